@@ -9,7 +9,6 @@ bytes but NUL: what is no UTF-8 travels as surrogate escapes. Frames are left to
 from __future__ import annotations
 
 import dataclasses
-import functools
 import struct
 import types
 import typing
@@ -78,8 +77,17 @@ def _field(name: str, tag: int, hint: Any) -> _Field:
     return _Field(name=name, tag=tag, kind=kind, repeated=repeated, cls=hint)
 
 
-@functools.cache
+_plans: dict[type[Any], _Plan] = {}
+
+
 def _plan(cls: type[Any]) -> _Plan:
+    plan = _plans.get(cls)
+    if plan is None:
+        plan = _plans[cls] = _compile(cls)
+    return plan
+
+
+def _compile(cls: type[Any]) -> _Plan:
     hints = messages.field_types(cls)
     declared = dataclasses.fields(cls)
     fields = tuple(_field(f.name, f.metadata["tag"], hints[f.name]) for f in declared)
