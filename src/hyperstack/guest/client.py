@@ -54,6 +54,8 @@ FLUSH = 1.0
 """Seconds for what was written to leave when a client is closed."""
 MAX_EVENTS = 256
 """Events kept until ``on_event`` is set."""
+UNSENT = 1 << 20
+"""Bytes that wait to be sent before writers of input streams are held back."""
 MAX_UNSENT = 64 << 20
 """Bytes that wait for an agent that doesn't read; then the connection is given up."""
 SMALL = 4096
@@ -493,6 +495,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=UNSENT)
         self._client._transport = transport
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,249 @@
+"""``cp``, ``export``, ``diff``: the container's files, read and written inside a guest.
+
+A running container's own agent does it; for a stopped one a service sandbox is booted with its disk
+(design 7), because the host never mounts what a guest wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from hyperstack.engine import rooms, runtimes
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, PathStat
+from hyperstack.engine.sandbox import Sandbox
+from hyperstack.errors import (
+    Conflict,
+    Forbidden,
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+)
+from hyperstack.guest import messages
+from hyperstack.guest.client import AgentFailure
+
+log = logging.getLogger(__name__)
+
+ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC = 2, 21, 20, 30, 22, 28
+BOUND = 24 * 3600.0
+
+
+@asynccontextmanager
+async def reach(core: Core, container: Container) -> AsyncIterator[Sandbox]:
+    """Give a sandbox whose agent has the container's root mounted: its own, or a service one."""
+    live = core.live.get(container.id)
+    if live is not None:
+        yield live.sandbox
+        return
+    async with core.table.lock(container.id):
+        if (live := core.live.get(container.id)) is not None:
+            sandbox, service = live.sandbox, False
+        else:
+            sandbox, service = await _service(core, container), True
+        try:
+            yield sandbox
+        finally:
+            if service:
+                await core.sandboxes.end(sandbox, clean=True)
+
+
+async def _service(core: Core, container: Container) -> Sandbox:
+    if core.table.find(container.id) is None:
+        raise NotFound(f"No such container: {container.id}")
+    runtime = runtimes.resolve(core, container.runtime)
+    prepared = await rooms.prepare(core, container, runtime, service=True)
+    row = core.sandboxes.new_row(prepared.plan)
+    sandbox = await core.sandboxes.boot(row, prepared.plan)
+    try:
+        mount = messages.RootMount(id=container.id, root=prepared.root(sandbox))
+        await sandbox.call(messages.Op.ROOT_MOUNT, mount)
+    except AgentFailure as failure:
+        await core.sandboxes.end(sandbox, clean=False)
+        raise InternalError(
+            f"the disk of container {container.name} can't be mounted: {failure.detail}"
+        ) from failure
+    except BaseException:
+        await core.sandboxes.end(sandbox, clean=False)
+        raise
+    return sandbox
+
+
+def _path_error(container: Container, path: str, failure: AgentFailure) -> HyperError:
+    """Word an agent's refusal of a path as Docker does."""
+    if failure.errno == ENOENT:
+        return NotFound(f"Could not find the file {path} in container {container.id}")
+    if failure.errno == EROFS:
+        return Forbidden("container rootfs is marked read-only")
+    if failure.errno in (ENOTDIR, EISDIR, EINVAL):
+        return InvalidParameter(failure.detail or "extraction point is not a directory")
+    if failure.errno == ENOSPC:
+        return InternalError(f"no space left on device: {failure.detail}")
+    return InternalError(f"{path}: {failure.detail}")
+
+
+async def stat(core: Core, container: Container, path: str) -> PathStat:
+    """Describe a path. Raises NotFound."""
+    _named(path)
+    async with reach(core, container) as sandbox:
+        request = messages.ArchiveRequest(container=container.id, path=path)
+        try:
+            found: messages.PathStat = await sandbox.call(messages.Op.ARCHIVE_STAT, request)
+        except AgentFailure as failure:
+            raise _path_error(container, path, failure) from failure
+    return _stat(found)
+
+
+def _named(path: str) -> None:
+    if not path:
+        raise InvalidParameter("bad parameter: path cannot be empty")
+    if "\0" in path:
+        raise InvalidParameter("bad parameter: path contains a NUL byte")
+
+
+def _stat(found: messages.PathStat) -> PathStat:
+    return PathStat(
+        name=found.name,
+        size=found.size,
+        mode=found.mode,
+        mtime_ns=found.mtime_ns,
+        link_target=found.link_target,
+    )
+
+
+async def get(
+    core: Core, container: Container, path: str
+) -> tuple[PathStat, AsyncIterator[bytes]]:
+    """Return a path's description and its tar. The iterator must be closed or exhausted."""
+    _named(path)
+    holder = reach(core, container)
+    sandbox = await holder.__aenter__()
+    try:
+        stream_id = sandbox.next_handle() * 4 + 2
+        assert sandbox.agent is not None
+        stream = sandbox.agent.open_output(stream_id)
+        request = messages.ArchiveRequest(container=container.id, path=path, stream=stream_id)
+        try:
+            found: messages.PathStat = await sandbox.call(messages.Op.ARCHIVE_GET, request)
+        except AgentFailure as failure:
+            raise _path_error(container, path, failure) from failure
+    except BaseException as error:
+        await holder.__aexit__(type(error), error, error.__traceback__)
+        raise
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async for offset, data in stream:
+                yield data
+                stream.take(offset + len(data))
+        finally:
+            await holder.__aexit__(None, None, None)
+
+    return _stat(found), chunks()
+
+
+async def put(
+    core: Core,
+    container: Container,
+    path: str,
+    body: AsyncIterator[bytes],
+    *,
+    no_overwrite_dir_non_dir: bool,
+    copy_uid_gid: bool,
+) -> None:
+    """Unpack a tar in a directory of the container.
+
+    Raises NotFound (no such directory), InvalidParameter (not a directory, bad tar), Forbidden
+    (read-only root).
+    """
+    _named(path)
+    async with reach(core, container) as sandbox:
+        stream_id = sandbox.next_handle() * 4 + 1
+        assert sandbox.agent is not None
+        request = messages.ArchiveRequest(
+            container=container.id,
+            path=path,
+            stream=stream_id,
+            no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+            copy_ids=copy_uid_gid,
+        )
+        try:
+            await _send(sandbox, request, stream_id, body)
+        except AgentFailure as failure:
+            raise _path_error(container, path, failure) from failure
+
+
+async def _send(
+    sandbox: Sandbox,
+    request: messages.ArchiveRequest,
+    stream_id: int,
+    body: AsyncIterator[bytes],
+) -> None:
+    """Feed the agent while waiting for its verdict; its refusal ends the feeding."""
+
+    assert sandbox.agent is not None
+    stream = sandbox.agent.open_input(stream_id)
+
+    async def feed() -> None:
+        async for data in body:
+            await stream.write(data)
+        await stream.eof()
+
+    answer = asyncio.create_task(
+        sandbox.call(messages.Op.ARCHIVE_PUT, request, timeout=BOUND)
+    )
+    feeding = asyncio.create_task(feed())
+    try:
+        await asyncio.wait({answer, feeding}, return_when=asyncio.FIRST_COMPLETED)
+        if feeding.done() and feeding.exception() is not None and not answer.done():
+            stream.reset()
+            feeding.result()
+        await answer
+    finally:
+        for task in (answer, feeding):
+            task.cancel()
+        await asyncio.gather(answer, feeding, return_exceptions=True)
+
+
+async def export(
+    core: Core, container: Container, *, diff: bool = False
+) -> AsyncIterator[bytes]:
+    """Return the container's root as a tar, or with *diff* its changes as a layer."""
+    holder = reach(core, container)
+    sandbox = await holder.__aenter__()
+    try:
+        stream_id = sandbox.next_handle() * 4 + 2
+        assert sandbox.agent is not None
+        stream = sandbox.agent.open_output(stream_id)
+        request = messages.ExportRequest(container=container.id, stream=stream_id, diff=diff)
+        try:
+            await sandbox.call(messages.Op.EXPORT, request)
+        except AgentFailure as failure:
+            raise InternalError(f"export of {container.name}: {failure.detail}") from failure
+    except BaseException as error:
+        await holder.__aexit__(type(error), error, error.__traceback__)
+        raise
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            async for offset, data in stream:
+                yield data
+                stream.take(offset + len(data))
+        finally:
+            await holder.__aexit__(None, None, None)
+
+    return chunks()
+
+
+async def changes(core: Core, container: Container) -> list[messages.Change]:
+    """List what differs from the image. Raises Conflict while the container is removed."""
+    if core.table.find(container.id) is None:
+        raise Conflict(f"container {container.id} is being removed")
+    async with reach(core, container) as sandbox:
+        found: messages.Changes = await sandbox.call(
+            messages.Op.CHANGES, messages.ContainerRef(id=container.id), timeout=120.0
+        )
+    return list(found.changes)

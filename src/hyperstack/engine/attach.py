@@ -1,0 +1,65 @@
+"""``attach``: a client joins a container's terminal or streams, before or while it runs."""
+
+from __future__ import annotations
+
+from hyperstack.engine import logs
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, LogQuery, Status, StreamKind
+from hyperstack.engine.session import Session
+from hyperstack.errors import Conflict, InvalidParameter
+
+
+async def attach(
+    core: Core,
+    container: Container,
+    *,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    stream: bool,
+    logs_too: bool,
+) -> Session:
+    """Attach a client. With *logs_too* what was logged so far comes first.
+
+    Raises Conflict if the container is paused or restarting.
+    """
+    if container.state.status == Status.PAUSED:
+        raise Conflict(
+            f"container {container.id} is paused, unpause the container before attach"
+        )
+    if container.state.status == Status.RESTARTING:
+        raise Conflict(
+            f"container {container.id} is restarting, wait until the container is running"
+        )
+    if not (stream or logs_too):
+        raise InvalidParameter("must specify at least one of stream or logs")
+    kinds = frozenset(
+        kind
+        for kind, wanted in ((StreamKind.STDOUT, stdout), (StreamKind.STDERR, stderr))
+        if wanted
+    )
+    config = container.config
+    past = await _past(core, container, kinds) if logs_too else []
+    if stream:
+        session = core.hub(container.id).attach(
+            tty=config.tty,
+            kinds=kinds,
+            stdin=stdin and config.open_stdin,
+            end_input=config.stdin_once,
+        )
+        if not stdin and not kinds:
+            session.end()
+    else:
+        session = Session(tty=config.tty, kinds=kinds, gate=None)
+    session.prepend(past)
+    if not stream:
+        session.end()
+    core.event(container, "attach")
+    return session
+
+
+async def _past(
+    core: Core, container: Container, kinds: frozenset[StreamKind]
+) -> list[tuple[StreamKind, bytes]]:
+    query = LogQuery(stdout=StreamKind.STDOUT in kinds, stderr=StreamKind.STDERR in kinds)
+    return [(r.stream, r.data) async for r in await logs.open_logs(core, container, query)]

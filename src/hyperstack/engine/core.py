@@ -1,0 +1,73 @@
+"""What all verbs of the engine share: the parts, the table of containers, the running ones."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperstack.config import Config
+from hyperstack.engine.model import Container, Exec, StreamKind
+from hyperstack.engine.sandbox import Sandboxes
+from hyperstack.engine.session import Hub
+from hyperstack.engine.table import Table
+from hyperstack.engine.waiters import Waiters
+from hyperstack.events import EventBus
+from hyperstack.image.service import ImageService
+from hyperstack.ids import ContainerId, ExecId
+from hyperstack.network.manager import NetworkManager
+from hyperstack.platform.tasks import Tasks
+from hyperstack.store.database import Database
+from hyperstack.vmm.base import Runtime
+from hyperstack.volume.local import LocalVolumes
+
+if TYPE_CHECKING:
+    from hyperstack.engine.live import Live
+
+STREAMS = frozenset({StreamKind.STDOUT, StreamKind.STDERR})
+
+
+@dataclass(kw_only=True)
+class Core:
+    """The engine's parts. One per daemon; verbs take it as their first argument."""
+
+    config: Config
+    db: Database
+    table: Table
+    events: EventBus
+    images: ImageService
+    sandboxes: Sandboxes
+    networks: NetworkManager
+    volumes: LocalVolumes
+    tasks: Tasks
+    waiters: Waiters
+    default_runtime: Runtime
+    live: dict[ContainerId, Live] = field(default_factory=dict)
+    hubs: dict[ContainerId, Hub] = field(default_factory=dict)
+    execs: dict[ExecId, Exec] = field(default_factory=dict)
+    restarts: dict[ContainerId, asyncio.Task[None]] = field(default_factory=dict)
+    """Restart policies that wait for their next try."""
+    closing: bool = False
+
+    def hub(self, container: ContainerId) -> Hub:
+        """Return the attached clients of a container."""
+        return self.hubs.setdefault(container, Hub())
+
+    def container_dir(self, container: ContainerId) -> Path:
+        """Where a container's disk and log lie."""
+        return self.config.data_root / "containers" / container
+
+    def disk(self, container: ContainerId) -> Path:
+        """The container's writable disk."""
+        return self.container_dir(container) / "disk.img"
+
+    def event(self, container: Container, action: str, **extra: str) -> None:
+        """Publish a container event with Docker's attributes: labels, image, name."""
+        attributes = {
+            **container.config.labels,
+            **extra,
+            "image": container.config.image,
+            "name": container.name,
+        }
+        self.events.publish("container", action, container.id, attributes)

@@ -1,0 +1,211 @@
+"""``create``: merge the image's configuration, resolve mounts, make the disk, write the row."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from hyperstack.engine import disks, names, runtimes
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import (
+    Container,
+    ContainerConfig,
+    ContainerState,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    MountState,
+)
+from hyperstack.engine.spec import rlimits
+from hyperstack.engine.tmpfs import parse_tmpfs
+from hyperstack.engine.validate import validate
+from hyperstack.errors import InvalidParameter
+from hyperstack.guest import caps
+from hyperstack.ids import ContainerId, is_container_name, new_id
+from hyperstack.image.service import Image
+from hyperstack.volume.binds import resolve_mounts
+
+DEFAULT_SHM = 64 << 20
+_SIZE = re.compile(r"(\d+)\s*([kmgtp]?)i?b?\Z", re.IGNORECASE)
+
+
+async def create(
+    core: Core,
+    *,
+    name: str | None,
+    config: ContainerConfig,
+    host: HostConfig,
+    networks: dict[str, EndpointSettings],
+    platform: str = "",
+) -> tuple[ContainerId, list[str]]:
+    """Create a container and return its id and Docker's warnings.
+
+    Raises InvalidParameter, NotFound (no such image) or Conflict (name in use).
+    """
+    warnings = list(validate(config, host, networks))
+    identifier = ContainerId(new_id())
+    image = core.images.get(config.image)
+    chosen = _claim_name(core, name, identifier)
+    made: tuple[MountState, ...] = ()
+    try:
+        merged = merge_image(config, image, identifier, host)
+        settled = _settle_host(core, host)
+        check_refusals(settled)
+        made = await resolve_mounts(core.volumes, merged, settled, core.table)
+        size = storage_size(settled, core.config.storage_size)
+        container = Container(
+            id=identifier,
+            name=chosen,
+            created_ns=time.time_ns(),
+            image_id=image.id,
+            config=merged,
+            host=settled,
+            networks=_wishes(settled, networks),
+            path=(*(merged.entrypoint or ()), *(merged.cmd or ()))[0],
+            args=tuple((*(merged.entrypoint or ()), *(merged.cmd or ()))[1:]),
+            mounts=made,
+            state=ContainerState(),
+            runtime=settled.runtime,
+            disk_size=size,
+        )
+        core.container_dir(identifier).mkdir(parents=True, mode=0o710)
+        await disks.make(core, container)
+        await core.table.add(container)
+    except BaseException:
+        core.table.release_name(chosen, identifier)
+        await asyncio.to_thread(shutil.rmtree, core.container_dir(identifier), True)
+        await core.volumes.drop_anonymous(made)
+        raise
+    core.event(container, "create")
+    return identifier, warnings
+
+
+def _claim_name(core: Core, name: str | None, identifier: ContainerId) -> str:
+    if not name:
+        chosen = names.free(core.table)
+    else:
+        chosen = name.removeprefix("/")
+        if not is_container_name(chosen):
+            raise InvalidParameter(
+                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )
+    core.table.claim(chosen, identifier)
+    return chosen
+
+
+def merge_image(
+    config: ContainerConfig, image: Image, identifier: str, host: HostConfig
+) -> ContainerConfig:
+    """Fill what the user left open from the image's configuration, as Docker's create does."""
+    base = image.config
+    entrypoint, cmd = config.entrypoint, config.cmd
+    if not entrypoint:
+        cmd = cmd or base.cmd
+        entrypoint = base.entrypoint if entrypoint is None else entrypoint
+    if entrypoint == ("",):
+        entrypoint = None
+    if not (entrypoint or cmd):
+        raise InvalidParameter("no command specified")
+
+
+    return msgspec.structs.replace(
+        config,
+        hostname=config.hostname or _hostname(identifier, host),
+        user=config.user or base.user,
+        exposed_ports=_union(config.exposed_ports, base.exposed_ports),
+        env=merge_env(base.env, config.env),
+        cmd=cmd,
+        entrypoint=entrypoint,
+        volumes=_union(config.volumes, base.volumes),
+        working_dir=config.working_dir or base.working_dir,
+        labels={**base.labels, **config.labels},
+        stop_signal=config.stop_signal or base.stop_signal,
+        healthcheck=config.healthcheck or base.healthcheck,
+        shell=config.shell or base.shell,
+        on_build=config.on_build,
+    )
+
+
+def _hostname(identifier: str, host: HostConfig) -> str:
+    if host.uts_mode == "host" or host.network_mode.startswith("container:"):
+        return ""
+    return identifier[:12]
+
+
+def _union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
+
+
+def merge_env(base: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Put the image's variables before the user's, leaving out those that the user sets."""
+    names_ = {entry.partition("=")[0] for entry in own}
+    return (*own, *(entry for entry in base if entry.partition("=")[0] not in names_))
+
+
+def _settle_host(core: Core, host: HostConfig) -> HostConfig:
+    """Write Docker's defaults into what the user left open."""
+
+
+    config = core.config
+    log = host.log_config
+    if not log.type:
+        log = LogConfig(type=config.log_driver, config={**config.log_opts, **log.config})
+    runtime = runtimes.settle(core, host.runtime)
+    return msgspec.structs.replace(
+        host,
+        log_config=log,
+        runtime=runtime,
+        network_mode=host.network_mode or "default",
+        restart_policy=host.restart_policy
+        if host.restart_policy.name
+        else msgspec.structs.replace(host.restart_policy, name="no"),
+        ipc_mode=host.ipc_mode or "private",
+        cgroupns_mode=host.cgroupns_mode or "private",
+        shm_size=host.shm_size or DEFAULT_SHM,
+        memory_swap=host.memory_swap or (host.memory * 2 if host.memory else 0),
+    )
+
+
+def check_refusals(host: HostConfig) -> None:
+    """Run every translation that can refuse, so that create says so and not start."""
+    for options in host.tmpfs.values():
+        parse_tmpfs(options)
+    rlimits(host.ulimits)
+    caps.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
+
+
+def storage_size(host: HostConfig, default: int) -> int:
+    """Return the disk's size in bytes from ``--storage-opt size=``. Raises InvalidParameter."""
+    for key, value in host.storage_opt.items():
+        if key.lower() != "size":
+            raise InvalidParameter(f"unknown storage option: {key}")
+        match = _SIZE.match(value.strip())
+        if match is None:
+            raise InvalidParameter(f"invalid size: '{value}'")
+        unit = 1024 ** " kmgtp".index(match[2].lower() or " ")
+        size = int(match[1]) * unit
+        if not disks.SMALLEST <= size <= disks.LARGEST:
+            raise InvalidParameter(
+                f"storage size {value} is out of range: it must lie between "
+                f"{disks.SMALLEST >> 20}M and {disks.LARGEST >> 40}T"
+            )
+        return size
+    return default
+
+
+def _wishes(
+    host: HostConfig, networks: dict[str, EndpointSettings]
+) -> dict[str, EndpointSettings]:
+    """Return the networks to join: those asked for, else the one of NetworkMode."""
+    mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
+    if mode.startswith("container:"):
+        return {}
+    wishes = {("bridge" if n == "default" else n): wish for n, wish in networks.items()}
+    if mode not in wishes:
+        wishes = {mode: EndpointSettings(), **wishes}
+    return wishes

@@ -1,0 +1,91 @@
+"""Writable disks: sparse files copied from an ext4 template, one per container.
+
+The template is the kit's for the default size; for other sizes one is made once by mkfs.ext4 and
+kept. The host writes templates and never reads what a guest made of its copy (design 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container
+from hyperstack.errors import InternalError
+from hyperstack.platform import process
+
+SMALLEST = 16 << 20
+LARGEST = 16 << 40
+
+
+async def make(core: Core, container: Container) -> None:
+    """Make the container's disk. Raises InternalError if the host's disk is full."""
+    template = await template_for(core, container.disk_size)
+    try:
+        await asyncio.to_thread(copy_sparse, template, core.disk(container.id))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InternalError(
+                f"no space left on the host for the container's disk in {core.config.data_root}; "
+                "remove unused containers or images (docker system prune)"
+            ) from error
+        raise InternalError(f"the container's disk could not be made: {error}") from error
+
+
+async def template_for(core: Core, size: int) -> Path:
+    """Return an empty ext4 image of *size* bytes, making it if it is the first of its size."""
+    kit = core.sandboxes.kit.ext4_template
+    if kit.stat().st_size == size:
+        return kit
+    folder = core.config.data_root / "templates"
+    path = folder / f"ext4-{size}.img"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".ext4-{size}.{os.getpid()}"
+    with partial.open("wb") as file:
+        file.truncate(size)
+    journal = ["-J", "size=4"] if size >= 64 << 20 else ["-O", "^has_journal"]
+    await process.run(
+        ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1",
+         *journal, partial]
+    )
+    partial.rename(path)
+    return path
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file's data and keep its holes (lseek(2) SEEK_DATA); blocking."""
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _copy_data(read, write)
+        except BaseException:
+            target.unlink()
+            raise
+        finally:
+            os.close(write)
+    finally:
+        os.close(read)
+
+
+def _copy_data(read: int, write: int) -> None:
+    size = os.fstat(read).st_size
+    os.ftruncate(write, size)
+    start = 0
+    while start < size:
+        try:
+            start = os.lseek(read, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(read, start, os.SEEK_HOLE)
+        while start < end:
+            copied = os.copy_file_range(read, write, end - start, start, start)
+            if copied == 0:
+                return
+            start += copied

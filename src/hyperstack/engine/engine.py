@@ -1,0 +1,127 @@
+"""The engine: puts the parts together, brings rows and reality together, hands out the services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from hyperstack.config import Config
+from hyperstack.engine import reconcile, volumes
+from hyperstack.engine.containers import ContainerService, ExecService
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container
+from hyperstack.engine.networks import NetworkService
+from hyperstack.engine.sandbox import Sandboxes
+from hyperstack.engine.system import SystemService
+from hyperstack.engine.table import Table
+from hyperstack.engine.waiters import Waiters
+from hyperstack.errors import InternalError
+from hyperstack.events import EventBus
+from hyperstack.guest.kit import Kit
+from hyperstack.image.service import ImageService
+from hyperstack.network.manager import NetworkManager
+from hyperstack.network.sandbox import SandboxNetwork
+from hyperstack.platform.cgroup import Cgroups
+from hyperstack.platform.tasks import Tasks
+from hyperstack.store.database import Database
+from hyperstack.vmm import choose_default, drivers
+from hyperstack.volume.local import LocalVolumes
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One per daemon. ``start`` before use, ``close`` leaves every sandbox running."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.events = EventBus()
+        self._core: Core | None = None
+        self._tasks = Tasks()
+
+    @property
+    def core(self) -> Core:
+        """The parts; there once ``start`` has begun."""
+        assert self._core is not None
+        return self._core
+
+    async def start(self) -> None:
+        """Open the state, adopt what runs, clear what is half made.
+
+        Raises HyperError with what to do (no kit, a data root of another daemon, no tun ...).
+        """
+        config = self.config
+        for folder in (config.data_root, config.exec_root):
+            _own_folder(folder)
+        kit = Kit.load(config.kit)
+        db = Database(config.data_root / "hyper.db")
+        machines = drivers(config, kit)
+        choice = await choose_default(config, machines)
+        for reason in choice.reasons:
+            log.info("%s", reason)
+        images = ImageService(config, db, kit, self.events)
+        network = SandboxNetwork(config)
+        manager = NetworkManager(config, db, network, self.events)
+        core = self._core = Core(
+            config=config,
+            db=db,
+            table=Table(db),
+            events=self.events,
+            images=images,
+            sandboxes=Sandboxes(
+                config, db, kit, machines, network, Cgroups.detect(), self._tasks
+            ),
+            networks=manager,
+            volumes=LocalVolumes(config, db),
+            tasks=self._tasks,
+            waiters=Waiters(),
+            default_runtime=choice.runtime,
+        )
+        core.table.load()
+        images.set_users(self._image_users)
+        core.sandboxes.on_reconnect = lambda sandbox: reconcile.reconnected(core, sandbox)
+        await images.recover()
+        await manager.start()
+        summary = await reconcile.reconcile(core)
+        await manager.reconcile(_wanted_endpoints(core))
+        log.info("reconciled: %s", summary)
+        self.containers = ContainerService(core)
+        self.execs = ExecService(core)
+        self.images = images
+        self.networks = NetworkService(core)
+        self.volumes = volumes.VolumeService(core)
+        self.system = SystemService(core, machines, choice)
+        reconcile.restart_policies(core)
+
+    def _image_users(self, image_id: str) -> list[Container]:
+        return [c for c in self.core.table if c.image_id == image_id]
+
+    async def close(self) -> None:
+        """Stop the daemon's part. Containers go on; the next daemon finds them."""
+        if self._core is None:
+            return
+        core, self._core = self._core, None
+        core.closing = True
+        for live in list(core.live.values()):
+            await live.detach()
+        await self._tasks.aclose()
+        await core.sandboxes.detach()
+        await core.images.close()
+        await asyncio.to_thread(core.db.close)
+
+
+def _own_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+    except OSError as error:
+        raise InternalError(f"{folder} can't be made: {error.strerror}; run as root") from error
+
+
+def _wanted_endpoints(core: Core) -> set[str]:
+    return {
+        endpoint.endpoint_id
+        for container in core.table
+        if container.id in core.live
+        for endpoint in container.state.endpoints.values()
+    }

@@ -1,0 +1,242 @@
+"""``exec``: further processes in a running container, their streams and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from hyperstack.engine.core import Core
+from hyperstack.engine.live import Live, Pump
+from hyperstack.engine.model import Container, Exec, ExecConfig, Status, StreamKind
+from hyperstack.engine.seccomp import filter_for
+from hyperstack.engine.session import InputGate, Session
+from hyperstack.engine.spec import Streams, exec_process
+from hyperstack.engine.start import start_error
+from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotFound
+from hyperstack.guest import messages
+from hyperstack.guest.client import AgentFailure
+from hyperstack.ids import ExecId, new_id
+
+log = logging.getLogger(__name__)
+
+KEPT = 300.0
+"""Seconds for which an ended exec can still be inspected."""
+MOST = 1000
+"""Execs of one container at a time at most."""
+
+
+async def create(core: Core, container: Container, config: ExecConfig) -> ExecId:
+    """Prepare a process. Raises Conflict unless the container runs unpaused."""
+    _running(core, container)
+    if not config.cmd:
+        raise InvalidParameter("No exec command specified")
+    if sum(e.container == container.id for e in core.execs.values()) >= MOST:
+        raise Conflict(f"container {container.id} has {MOST} execs, remove some by ending them")
+    identifier = ExecId(new_id())
+    core.execs[identifier] = Exec(id=identifier, container=container.id, config=config)
+    core.event(container, f"exec_create: {' '.join(config.cmd)}", execID=identifier)
+    return identifier
+
+
+def _running(core: Core, container: Container) -> Live:
+    live = core.live.get(container.id)
+    status = container.state.status
+    if status == Status.PAUSED:
+        raise Conflict(
+            f"Container {container.id} is paused, unpause the container before exec"
+        )
+    if status == Status.RESTARTING:
+        raise Conflict(
+            f"Container {container.id} is restarting, wait until the container is running"
+        )
+    if live is None or status != Status.RUNNING:
+        raise Conflict(f"container {container.id} is not running")
+    return live
+
+
+def get(core: Core, identifier: str) -> Exec:
+    """Find an exec by its id. Raises NotFound."""
+    found = core.execs.get(ExecId(identifier))
+    if found is None or core.table.find(found.container) is None:
+        raise NotFound(f"No such exec instance: {identifier}")
+    return found
+
+
+async def start(
+    core: Core, execution: Exec, *, detach: bool, tty: bool, console_size: tuple[int, int]
+) -> Session | None:
+    """Start a prepared process; returns its session unless *detach*.
+
+    Raises Conflict if it was started before, InvalidParameter if it can't be run.
+    """
+    container = core.table.get(execution.container)
+    if execution.started:
+        if execution.running:
+            raise Conflict(f"exec command {execution.id} is already running")
+        raise Conflict(f"Error: Exec command {execution.id} has already run")
+    live = _running(core, container)
+    execution.started = True
+    config = execution.config
+    streams, handle = _streams(live, config, detach)
+    process = exec_process(
+        container,
+        config if console_size == (0, 0) else _sized(config, console_size),
+        handle=handle,
+        seccomp=filter_for(container.host),
+        streams=streams,
+    )
+    ended: asyncio.Future[messages.ProcessState] = asyncio.get_running_loop().create_future()
+    live.exec_ended[handle] = ended
+    execution.handle = handle
+    command = " ".join(config.cmd)
+    core.event(container, f"exec_start: {command}", execID=execution.id)
+    try:
+        request = messages.Exec(
+            container=container.id, process=process, privileged=config.privileged
+        )
+        started: messages.Started = await live.sandbox.call(messages.Op.EXEC, request)
+    except AgentFailure as failure:
+        live.exec_ended.pop(handle, None)
+        error = start_error(failure)
+        execution.exit_code = 127 if "not found" in error.message else 126
+        raise _exec_error(error) from failure
+    execution.running, execution.pid = True, started.pid
+    session = _open(core, live, execution, streams, None if detach else config)
+    core.tasks.start(f"exec {execution.id[:12]}", _watch(core, live, execution, ended, session))
+    return session
+
+
+def _sized(config: ExecConfig, size: tuple[int, int]) -> ExecConfig:
+
+    return msgspec.structs.replace(config, console_size=size)
+
+
+def _exec_error(error: HyperError) -> HyperError:
+    _, _, detail = error.message.partition("unable to start container process: ")
+    if not detail:
+        return error
+    detail = detail.removeprefix("error during container init: ")
+    return InvalidParameter(
+        "OCI runtime exec failed: exec failed: unable to start container process: " + detail
+    )
+
+
+def _streams(live: Live, config: ExecConfig, detach: bool) -> tuple[Streams, int]:
+    handle = live.sandbox.next_handle()
+    if detach:
+        return Streams.of(handle, stdin=False, stdout=config.tty, stderr=False), handle
+    return (
+        Streams.of(
+            handle,
+            stdin=config.attach_stdin,
+            stdout=config.attach_stdout or config.tty,
+            stderr=config.attach_stderr and not config.tty,
+        ),
+        handle,
+    )
+
+
+def _open(
+    core: Core, live: Live, execution: Exec, streams: Streams, config: ExecConfig | None
+) -> Session | None:
+    """Begin to move the process's streams to a new session (None: output is dropped)."""
+    agent = live.sandbox.agent
+    if agent is None:
+        raise GuestError("the guest's agent is not connected")
+    if config is None:
+        if streams.stdout:
+            agent.open_output(streams.stdout).reset()
+        return None
+    gate = InputGate()
+    kinds = {StreamKind.STDOUT: streams.stdout, StreamKind.STDERR: streams.stderr}
+    session = Session(
+        tty=config.tty,
+        kinds=frozenset(kind for kind, stream in kinds.items() if stream),
+        gate=gate if streams.stdin else None,
+    )
+
+    async def deliver(kind: StreamKind, offset: int, data: bytes) -> int:
+        if offset >= 0:
+            await session.feed(kind, data)
+            taken[kind] = offset + len(data)
+        return taken[kind]
+
+    taken = dict.fromkeys(kinds, 0)
+    pumps = [Pump(kind, stream, deliver) for kind, stream in kinds.items() if stream]
+    for pump in pumps:
+        pump.begin(agent)
+    live.exec_pumps[execution.handle] = pumps
+    if streams.stdin:
+        gate.open(agent.open_input(streams.stdin))
+    return session
+
+
+async def _watch(
+    core: Core,
+    live: Live,
+    execution: Exec,
+    ended: asyncio.Future[messages.ProcessState],
+    session: Session | None,
+) -> None:
+    container_ended = asyncio.ensure_future(live.ended)
+    await asyncio.wait({ended, container_ended}, return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done():
+        await asyncio.wait({ended}, timeout=1.0)
+    execution.exit_code = ended.result().code if ended.done() else 137
+    pumps = live.exec_pumps.get(execution.handle, [])
+    await _drain(pumps)
+    execution.running = False
+    if session is not None:
+        session.end()
+    live.exec_pumps.pop(execution.handle, None)
+    live.exec_ended.pop(execution.handle, None)
+    core.event(
+        live.container, "exec_die", execID=execution.id, exitCode=str(execution.exit_code)
+    )
+    if not live.ended.done():
+        await _release(live, execution.handle)
+    await asyncio.sleep(KEPT)
+    core.execs.pop(execution.id, None)
+
+
+async def _drain(pumps: list[Pump]) -> None:
+    """Wait for the output's end; descendants that keep it open don't hold the exit back."""
+    if pumps:
+        waits = [asyncio.ensure_future(pump.done.wait()) for pump in pumps]
+        await asyncio.wait(waits, timeout=2.0)
+        for wait in waits:
+            wait.cancel()
+        for pump in pumps:
+            await pump.stop()
+
+
+async def _release(live: Live, handle: int) -> None:
+    try:
+        await live.sandbox.call(messages.Op.RELEASE, messages.ProcessRef(handle=handle))
+    except HyperError as error:
+        log.debug("release of exec %d: %s", handle, error)
+
+
+async def resize(core: Core, execution: Exec, rows: int, columns: int) -> None:
+    """Tell the process's terminal its size. Raises Conflict unless it runs."""
+    live = core.live.get(execution.container)
+    if live is None or not execution.running:
+        raise Conflict(f"exec process {execution.id} is not running")
+    await live.sandbox.call(
+        messages.Op.RESIZE,
+        messages.Resize(handle=execution.handle, rows=rows, columns=columns),
+    )
+
+
+async def kill(core: Core, execution: Exec) -> None:
+    """Kill the process (a health check that takes too long)."""
+    live = core.live.get(execution.container)
+    if live is not None and execution.running:
+        try:
+            await live.sandbox.call(
+                messages.Op.SIGNAL, messages.Signal(handle=execution.handle, signal=9)
+            )
+        except HyperError as error:
+            log.debug("kill of exec %s: %s", execution.id[:12], error)

@@ -1,0 +1,123 @@
+"""Watches a running container to its end: exit, restart policy, auto-remove, dead machines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hyperstack.engine import networking, remove, restart
+from hyperstack.engine.core import Core
+from hyperstack.engine.live import Live
+from hyperstack.engine.model import Container, Status
+from hyperstack.engine.sandbox import Sandbox
+from hyperstack.guest import messages
+from hyperstack.guest.messages import EventKind
+
+log = logging.getLogger(__name__)
+
+KILLED = 137
+"""Exit code of a container whose machine died: what SIGKILL of it would have left."""
+
+
+def dispatcher(core: Core, sandbox: Sandbox) -> Callable[[EventKind, Any], None]:
+    """Return what hands a sandbox's events to its containers."""
+
+    def handle(kind: EventKind, message: Any) -> None:
+        lives = [core.live[c] for c in sandbox.row.containers if c in core.live]
+        if kind == EventKind.EXIT:
+            for live in lives:
+                live.process_exited(message)
+        elif kind == EventKind.OOM:
+            for live in lives:
+                if live.container.id == message.id:
+                    live.oom_seen = True
+                    core.event(live.container, "oom")
+        elif kind == EventKind.DNS_QUERY:
+            core.tasks.start("dns", networking.answer_dns(core, sandbox, message))
+
+    return handle
+
+
+async def watch(core: Core, live: Live) -> None:
+    """Wait for the container's end and do all that follows from it."""
+    machine = asyncio.create_task(_watch_machine(live))
+    try:
+        state = await live.settle()
+    finally:
+        machine.cancel()
+    await asyncio.shield(_exited(core, live, state))
+
+
+async def _watch_machine(live: Live) -> None:
+    await live.sandbox.machine.wait()
+    live.machine_gone()
+
+
+async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -> None:
+    container = live.container
+    async with core.table.lock(container.id):
+        lifetime = _record_exit(container, live, state)
+        again = restart.wanted(core, container, stopping=live.stopping)
+        if again:
+            container.state.status = Status.RESTARTING
+        core.live.pop(container.id, None)
+        live.log.close()
+        await networking.unplug(core, container)
+        if not (container.host.auto_remove and not again):
+            await core.table.save(container)
+        core.event(
+            container,
+            "die",
+            exitCode=str(container.state.exit_code),
+            execDuration=str(int(lifetime)),
+        )
+        if container.host.auto_remove and not again:
+            await _auto_remove(core, live)
+            return
+        core.waiters.exited(container)
+        live.finished.set()
+        await _tear_down(core, live, state is not None)
+    if again:
+        restart.schedule(core, container, lifetime)
+
+
+def _record_exit(
+    container: Container, live: Live, ended: messages.ProcessState | None
+) -> float:
+    """Write how it ended into the container's state; return its lifetime in seconds."""
+    state = container.state
+    state.finished_ns = ended.finished_ns if ended and ended.finished_ns else time.time_ns()
+    if ended is not None:
+        state.exit_code = ended.code
+        state.oom_killed = ended.oom or (live.oom_seen and ended.signal == 9)
+        state.error = ""
+    else:
+        state.exit_code = KILLED
+        tail = live.sandbox.machine.console_tail(512).strip()
+        state.error = "the container's virtual machine ended unexpectedly"
+        if tail and not live.stopping:
+            state.error += f"; its console ended with: {tail}"
+        if live.stopping:
+            state.error = ""
+    state.status = Status.EXITED
+    state.pid = 0
+    container.sandbox = None
+    return max(0.0, (state.finished_ns - state.started_ns) / 1e9)
+
+
+async def _tear_down(core: Core, live: Live, clean: bool) -> None:
+    if clean:
+        await live.release()
+    await core.sandboxes.end(live.sandbox, clean=clean)
+
+
+async def _auto_remove(core: Core, live: Live) -> None:
+    """Remove a ``--rm`` container: its disk dies with it, so nothing has to be unmounted."""
+    container = live.container
+    core.waiters.exited(container)
+    await core.sandboxes.end(live.sandbox, clean=False)
+    await remove.remove_locked(core, container, volumes=True)
+    live.finished.set()

@@ -1,0 +1,37 @@
+"""``pause`` and ``unpause``: the container's cgroup in the guest is frozen."""
+
+from __future__ import annotations
+
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, Status
+from hyperstack.errors import Conflict
+from hyperstack.guest import messages
+
+
+async def pause(core: Core, container: Container) -> None:
+    """Freeze a running container. Raises Conflict if it is not running or is paused."""
+    async with core.table.lock(container.id):
+        live = core.live.get(container.id)
+        if container.state.status == Status.PAUSED:
+            raise Conflict(f"Container {container.id} is already paused")
+        if container.state.status == Status.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is "
+                           "running")
+        if live is None or container.state.status != Status.RUNNING:
+            raise Conflict(f"Container {container.id} is not running")
+        await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
+        container.state.status = Status.PAUSED
+        await core.table.save(container)
+    core.event(container, "pause")
+
+
+async def unpause(core: Core, container: Container) -> None:
+    """Let a paused container run on. Raises Conflict if it is not paused."""
+    async with core.table.lock(container.id):
+        live = core.live.get(container.id)
+        if live is None or container.state.status != Status.PAUSED:
+            raise Conflict(f"Container {container.id} is not paused")
+        await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=False))
+        container.state.status = Status.RUNNING
+        await core.table.save(container)
+    core.event(container, "unpause")

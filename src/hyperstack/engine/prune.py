@@ -1,0 +1,51 @@
+"""``container prune``: stopped containers that the filters fit, and the space that they held."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from hyperstack.engine import remove
+from hyperstack.engine.core import Core
+from hyperstack.engine.listing import Filters, label_test
+from hyperstack.engine.model import Status
+from hyperstack.engine.until import parse_until
+from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.ids import ContainerId
+
+
+async def prune(core: Core, filters: Filters) -> tuple[list[ContainerId], int]:
+    """Remove every stopped container that the filters fit; return ids and freed bytes."""
+    for key in filters:
+        if key not in ("until", "label", "label!"):
+            raise InvalidParameter(f"invalid filter '{key}'")
+    until = parse_until(filters.get("until", []), time.time_ns())
+    wanted = label_test(filters.get("label", []))
+    unwanted = [label_test([value]) for value in filters.get("label!", [])]
+    removed: list[ContainerId] = []
+    freed = 0
+    for container in core.table:
+        labels = container.config.labels
+        if container.state.status not in (Status.CREATED, Status.EXITED, Status.DEAD):
+            continue
+        if until is not None and container.created_ns >= until:
+            continue
+        if not wanted(labels) or any(test(labels) for test in unwanted):
+            continue
+        size = disk_usage(core.disk(container.id))
+        try:
+            await remove.remove(core, container, force=False, volumes=False, link=False)
+        except HyperError:
+            continue  # it was started or removed meanwhile
+        removed.append(container.id)
+        freed += size
+    core.events.publish("container", "prune", "", {"reclaimed": str(freed)})
+    return removed, freed
+
+
+def disk_usage(path: Path) -> int:
+    """Return the bytes that a sparse file really takes; 0 if it is not there."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

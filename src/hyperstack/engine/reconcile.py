@@ -1,0 +1,224 @@
+"""What a new daemon does with what an earlier one left: finish it or undo it, and say so once.
+
+Sandboxes that still run are adopted: their containers go on as if nothing had been. Those that are
+gone leave containers that ended with 137 and a reason. Half-made starts are finished if the process
+runs and undone otherwise. Nothing may be left that no row explains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+
+from hyperstack.engine import health, monitor, networking, remove, restart, start
+from hyperstack.engine.core import Core
+from hyperstack.engine.live import Live
+from hyperstack.engine.logging import open_log
+from hyperstack.engine.model import Container, Status
+from hyperstack.engine.sandbox import Sandbox
+from hyperstack.errors import HyperError
+from hyperstack.guest import messages
+from hyperstack.ids import ContainerId
+from hyperstack.store.containers import SandboxRow, load_sandboxes
+
+log = logging.getLogger(__name__)
+
+GONE = "the container's virtual machine was gone when the daemon came back"
+PARALLEL = 16
+
+
+@dataclass
+class Summary:
+    """What was found; printed as one line."""
+
+    adopted: int = 0
+    lost: int = 0
+    swept: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"found {self.adopted} running sandboxes, {self.lost} containers that ended "
+            f"without us, removed {self.swept} leftovers"
+        )
+
+
+async def reconcile(core: Core) -> Summary:
+    """Bring rows and reality together. Called once, before the API answers."""
+    summary = Summary()
+    gate = asyncio.Semaphore(PARALLEL)
+    claimed: set[ContainerId] = set()
+
+    async def one(row: SandboxRow) -> None:
+        async with gate:
+            claimed.update(await _sandbox(core, row, summary))
+
+    await asyncio.gather(*(one(row) for row in load_sandboxes(core.db)))
+    for container in core.table:
+        if container.id not in claimed:
+            await _unclaimed(core, container, summary)
+    _sweep_folders(core, summary)
+    return summary
+
+
+async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[ContainerId]:
+    """Adopt one sandbox or clear it away; return the containers that live on in it."""
+    sandbox = None if row.service else await core.sandboxes.adopt(row)
+    if sandbox is None:
+        await core.sandboxes.discard(row)
+        summary.swept += 1
+        return set()
+    try:
+        state: messages.State = await sandbox.call(messages.Op.LIST)
+    except HyperError as error:
+        log.warning("sandbox %s does not answer: %s", row.id[:12], error)
+        await core.sandboxes.end(sandbox, clean=False)
+        summary.swept += 1
+        return set()
+    for process in state.processes:
+        sandbox.seen_handle(process.handle)
+    firsts = {p.container: p for p in state.processes if p.init}
+    kept = {
+        container.id
+        for identifier in row.containers
+        if (container := core.table.find(identifier)) is not None and identifier in firsts
+        and await _resume(core, container, sandbox, firsts[identifier], state)
+    }
+    if not kept:
+        await core.sandboxes.end(sandbox, clean=True)
+        summary.swept += 1
+    else:
+        summary.adopted += 1
+    return kept
+
+
+async def _resume(
+    core: Core,
+    container: Container,
+    sandbox: Sandbox,
+    process: messages.ProcessState,
+    state: messages.State,
+) -> bool:
+    """Take a container up again in its sandbox, whether its process still runs or has ended."""
+    if container.state.status == Status.REMOVING:
+        return False
+    if container.state.status == Status.EXITED and container.sandbox is None:
+        return False  # its exit was stored; only the sandbox's end is missing
+    writer = open_log(core, container, fresh=False)
+    live = Live(core, container, sandbox, process.handle, writer)
+    live.adopted = True
+    core.live[container.id] = live
+    sandbox.on_event = monitor.dispatcher(core, sandbox)
+    if not container.state.status.is_up or container.state.status == Status.RESTARTING:
+        container.state.status = Status.RUNNING
+    container.sandbox = sandbox.id
+    container.state.pid = sandbox.machine.pid
+    container.state.started_ns = process.started_ns or container.state.started_ns
+    live.open_streams(Live.streams(container, process.handle))
+    await networking.adopt(core, container)
+    await core.table.save(container)
+    await live.reconnected(state)
+    core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
+    health.start(core, live)
+    return True
+
+
+async def reconnected(core: Core, sandbox: Sandbox) -> None:
+    """An agent's connection was made anew: ask what was missed."""
+    sandbox.on_event = monitor.dispatcher(core, sandbox)
+    state: messages.State = await sandbox.call(messages.Op.LIST)
+    for identifier in sandbox.row.containers:
+        if (live := core.live.get(identifier)) is not None:
+            await live.reconnected(state)
+
+
+async def _unclaimed(core: Core, container: Container, summary: Summary) -> None:
+    """A container without a sandbox: what its row says may be out of date."""
+    state = container.state
+    if state.status == Status.REMOVING:
+        await remove.remove_locked(core, container, volumes=container.host.auto_remove)
+        summary.swept += 1
+        return
+    if state.status in (Status.RUNNING, Status.PAUSED):
+        await _lost(core, container)
+        summary.lost += 1
+    elif container.sandbox is not None:
+        container.sandbox = None
+        await core.table.save(container)
+    if container.host.auto_remove and state.status == Status.EXITED:
+        await remove.remove_locked(core, container, volumes=True)
+
+
+async def _lost(core: Core, container: Container) -> None:
+    state = container.state
+    state.status = Status.EXITED
+    state.exit_code = monitor.KILLED
+    state.error = GONE
+    state.finished_ns = time.time_ns()
+    state.pid = 0
+    container.sandbox = None
+    await networking.unplug(core, container)
+    await core.table.save(container)
+    core.event(container, "die", exitCode=str(state.exit_code), execDuration="0")
+
+
+def _sweep_folders(core: Core, summary: Summary) -> None:
+    """Remove folders of containers and sandboxes that no row knows."""
+    known = {container.id for container in core.table}
+    folder = core.config.data_root / "containers"
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.name not in known:
+                shutil.rmtree(entry, ignore_errors=True)
+                summary.swept += 1
+    live = {sandbox.id for sandbox in core.sandboxes.live.values()}
+    for base, names in (
+        (core.config.data_root / "sandboxes", live),
+        (core.config.exec_root / "sandboxes", {name[:16] for name in live}),
+    ):
+        if base.is_dir():
+            for entry in base.iterdir():
+                if entry.name not in names:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    summary.swept += 1
+
+
+def restart_policies(core: Core) -> None:
+    """Start what its policy wants up: called when the API answers already."""
+    for container in core.table:
+        state = container.state
+        if state.status == Status.RESTARTING or (
+            state.status == Status.EXITED
+            and container.id not in core.live
+            and _wanted_at_boot(container)
+        ):
+            state.status = Status.RESTARTING
+            core.restarts[container.id] = core.tasks.start(
+                f"restart {container.id[:12]}", _start(core, container)
+            )
+
+
+def _wanted_at_boot(container: Container) -> bool:
+    """As dockerd at its start: always means always, unless-stopped remembers the user's stop."""
+    policy = container.host.restart_policy.name
+    if policy == "always":
+        return True
+    if policy == "unless-stopped":
+        return not container.state.manually_stopped
+    return policy == "on-failure" and container.state.error == GONE
+
+
+async def _start(core: Core, container: Container) -> None:
+    async with core.table.lock(container.id):
+        core.restarts.pop(container.id, None)
+        if container.state.status != Status.RESTARTING or core.closing:
+            return
+        try:
+            await start.start_locked(core, container)
+        except HyperError as error:
+            log.warning("container %s could not be started again: %s", container.name, error)
+            if restart.wanted(core, container, stopping=False):
+                container.state.status = Status.RESTARTING
+                restart.schedule(core, container, 0.0)

@@ -1,0 +1,67 @@
+"""``rm``: the container, its disk, its log, its anonymous volumes, its row last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+
+from hyperstack.engine import restart, stop
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, Status
+from hyperstack.errors import Conflict, InvalidParameter
+
+log = logging.getLogger(__name__)
+
+
+async def remove(
+    core: Core, container: Container, *, force: bool, volumes: bool, link: bool
+) -> None:
+    """Remove a container; *force* kills it first, *volumes* takes its anonymous volumes along.
+
+    Raises Conflict in Docker's words if it runs, or is being removed.
+    """
+    if link:
+        raise InvalidParameter("Conflict: legacy links are not kept by name; remove the container")
+    state = container.state
+    if state.status == Status.REMOVING:
+        raise Conflict(f"removal of container {container.name} is already in progress")
+    if state.status.is_up:
+        if not force:
+            raise Conflict(_refusal(container))
+        state.manually_stopped = True
+        if (live := core.live.get(container.id)) is not None:
+            await stop.kill_live(core, live)
+        else:
+            await stop.stop_restarting(core, container)
+    async with core.table.lock(container.id):
+        if core.table.find(container.id) is not None:
+            await remove_locked(core, container, volumes=volumes)
+
+
+def _refusal(container: Container) -> str:
+    state = container.state.status.value
+    how = "unpause and then stop" if state == "paused" else "stop"
+    return (
+        f'cannot remove container "/{container.name}": container is {state}: {how} the container '
+        "before removing or force remove"
+    )
+
+
+async def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
+    """Remove a stopped container whose lock is held. Every step may be repeated after a crash."""
+    container.state.status = Status.REMOVING
+    await core.table.save(container)
+    await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
+    if volumes:
+        await core.volumes.drop_anonymous(container.mounts)
+    await core.table.delete(container)
+    core.live.pop(container.id, None)
+    hub = core.hubs.pop(container.id, None)
+    if hub is not None:
+        hub.finish()
+    for identifier in [e.id for e in core.execs.values() if e.container == container.id]:
+        del core.execs[identifier]
+    restart.forget(container)
+    core.event(container, "destroy")
+    core.waiters.removed(container)

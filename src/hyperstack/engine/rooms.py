@@ -1,0 +1,127 @@
+"""What a container needs of the host before its sandbox boots: layers, disk, mounts, memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperstack.engine import disks, networking
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, HostConfig
+from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
+from hyperstack.engine.spec import Rooms
+from hyperstack.guest import messages
+from hyperstack.platform.cgroup import CgroupLimits
+from hyperstack.vmm.base import Runtime
+from hyperstack.volume.share import ShareMount
+
+MiB = 1 << 20
+DISK = "scratch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan for the sandbox, and the container's mounts as the guest will find them."""
+
+    container: Container
+    plan: SandboxPlan
+    layers: tuple[Path, ...]
+    mounts: tuple[messages.Mount, ...]
+
+    def rooms(self, sandbox: Sandbox, plugged: networking.Plugged) -> Rooms:
+        """Say where the booted guest finds everything."""
+        return Rooms(
+            root=self.root(sandbox),
+            mounts=(*self.mounts, *plugged.files),
+            nics=plugged.nics,
+            dns=plugged.dns,
+        )
+
+    def root(self, sandbox: Sandbox) -> messages.Root:
+        """Say where the booted guest finds the container's root."""
+        machine = sandbox.machine
+        return messages.Root(
+            layers=tuple(machine.layer(layer_name(path)) for path in self.layers),
+            disk=machine.disk(DISK),
+            read_only=self.container.host.readonly_rootfs,
+        )
+
+
+async def prepare(
+    core: Core, container: Container, runtime: Runtime, *, service: bool = False
+) -> Prepared:
+    """Collect what *container*'s sandbox is booted with. A *service* sandbox mounts nothing."""
+    layers = tuple(dict.fromkeys(core.images.rootfs(container.image_id)))
+    check_layers(layers)
+    disk = core.disk(container.id)
+    if not disk.exists():
+        await disks.make(core, container)
+    shares, mounts = ((), ()) if service else await _mounts(core, container)
+    host = container.host
+    plan = SandboxPlan(
+        runtime=runtime,
+        memory=256 * MiB if service else vm_memory(core, host),
+        cpus=vm_cpus(host),
+        containers=(container.id,),
+        service=service,
+        hostname=container.config.hostname,
+        layers=layers,
+        disks=((DISK, disk),),
+        shares=shares,
+        limits=CgroupLimits() if service else cgroup_limits(host),
+    )
+    return Prepared(container=container, plan=plan, layers=layers, mounts=mounts)
+
+
+async def _mounts(
+    core: Core, container: Container
+) -> tuple[tuple[ShareMount, ...], tuple[messages.Mount, ...]]:
+    shares: list[ShareMount] = []
+    mounts: list[messages.Mount] = []
+    for number, mount in enumerate(container.mounts):
+        if mount.type == "tmpfs":
+            continue
+        source = await core.volumes.mount_source(mount)
+        name = f"m{number}"
+        shares.append(ShareMount(name=name, source=source, read_only=not mount.read_write))
+        mounts.append(
+            messages.Mount(
+                kind=messages.MountKind.SHARE,
+                target=mount.destination,
+                source=f"/{name}",
+                flags=0 if mount.read_write else 1,
+                copy_up=mount.type == "volume" and not mount.no_copy,
+            )
+        )
+    return tuple(shares), tuple(mounts)
+
+
+def vm_memory(core: Core, host: HostConfig) -> int:
+    """Return the VM's memory in bytes: the limit and the guest's own need, or the default."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not host.memory:
+        size = min(core.config.sandbox_memory, total // 2)
+    else:
+        size = host.memory + host.memory // 40 + core.config.sandbox_overhead
+    return -(-size // MiB) * MiB
+
+
+def vm_cpus(host: HostConfig) -> int:
+    """Return how many CPUs the VM gets where its VMM can have several."""
+    if host.nano_cpus:
+        return max(1, -(-host.nano_cpus // 1_000_000_000))
+    return os.cpu_count() or 1
+
+
+def cgroup_limits(host: HostConfig) -> CgroupLimits:
+    """Return the limits of the sandbox's cgroup on the host."""
+    period = host.cpu_period or 100_000
+    quota = host.cpu_quota
+    if host.nano_cpus:
+        period, quota = 100_000, host.nano_cpus // 10_000
+    return CgroupLimits(
+        cpu_quota=quota if quota > 0 else None,
+        cpu_period=period if quota > 0 else None,
+        cpu_weight=host.cpu_shares or None,
+    )

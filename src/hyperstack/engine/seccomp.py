@@ -1,0 +1,32 @@
+"""Which system call filter a container gets; compiled once per profile and capability set."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hyperstack.engine.model import HostConfig
+from hyperstack.guest import caps
+from hyperstack.guest.seccomp import compile_profile
+
+
+def profile_of(host: HostConfig) -> str | None:
+    """Return the profile of ``--security-opt seccomp=``: its JSON, ``unconfined`` or None."""
+    for option in host.security_opt:
+        name, _, value = option.replace(":", "=", 1).partition("=")
+        if name == "seccomp":
+            return None if value in ("builtin", "default", "") else value
+    return None
+
+
+def filter_for(host: HostConfig) -> bytes:
+    """Return the BPF program for a container's processes, empty for none."""
+    profile = profile_of(host)
+    if host.privileged or profile == "unconfined":
+        return b""
+    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=False)
+    return _compiled(profile, bits)
+
+
+@lru_cache(maxsize=64)
+def _compiled(profile: str | None, bits: int) -> bytes:
+    return compile_profile(profile, caps.names(bits))

@@ -1,0 +1,267 @@
+"""From a container's row to what its agent is told: the OCI-like translation.
+
+Pure: everything comes in as values. Docker's defaults (environment, masked paths, sysctls,
+capabilities, limits) are those of moby's ``oci/defaults.go`` and ``daemon/oci_linux.go``.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hyperstack.engine.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
+from hyperstack.engine.tmpfs import tmpfs_mount
+from hyperstack.errors import InvalidParameter
+from hyperstack.guest import caps, messages
+from hyperstack.guest.messages import Namespace
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+DEFAULT_SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+DEFAULT_NOFILE = 1048576
+
+_RLIMITS = {
+    "core": resource.RLIMIT_CORE,
+    "cpu": resource.RLIMIT_CPU,
+    "data": resource.RLIMIT_DATA,
+    "fsize": resource.RLIMIT_FSIZE,
+    "locks": 10,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": resource.RLIMIT_MSGQUEUE,
+    "nice": resource.RLIMIT_NICE,
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "rss": resource.RLIMIT_RSS,
+    "rtprio": resource.RLIMIT_RTPRIO,
+    "rttime": resource.RLIMIT_RTTIME,
+    "sigpending": resource.RLIMIT_SIGPENDING,
+    "stack": resource.RLIMIT_STACK,
+}
+
+ALL_NEW = (
+    Namespace.MOUNT
+    | Namespace.PID
+    | Namespace.IPC
+    | Namespace.UTS
+    | Namespace.CGROUP
+    | Namespace.NET
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """Stream ids of one process; 0 is /dev/null."""
+
+    stdin: int = 0
+    stdout: int = 0
+    stderr: int = 0
+
+    @classmethod
+    def of(cls, handle: int, *, stdin: bool, stdout: bool, stderr: bool) -> Streams:
+        """Make the ids from the process's handle, which is never used twice in a sandbox."""
+        return cls(
+            stdin=handle * 4 + 1 if stdin else 0,
+            stdout=handle * 4 + 2 if stdout else 0,
+            stderr=handle * 4 + 3 if stderr else 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """Where the guest finds what the host prepared for one container."""
+
+    root: messages.Root
+    mounts: tuple[messages.Mount, ...] = ()
+    nics: tuple[messages.Nic, ...] = ()
+    joins: tuple[messages.Join, ...] = ()
+    dns: bool = False
+
+
+def container_message(
+    container: Container, rooms: Rooms, *, handle: int, seccomp: bytes, streams: Streams
+) -> messages.Container:
+    """Say all that the agent needs to start *container*."""
+    host = container.host
+    shared = 0
+    for join in rooms.joins:
+        shared |= join.namespace
+    return messages.Container(
+        id=container.id,
+        root=rooms.root,
+        mounts=rooms.mounts + _tmpfs(host),
+        hostname=container.config.hostname,
+        domainname=container.config.domainname,
+        namespaces=_namespaces(host) & ~shared,
+        joins=rooms.joins,
+        limits=limits(host),
+        sysctls=_sysctls(host),
+        masked_paths=() if host.privileged else _or(host.masked_paths, MASKED_PATHS),
+        readonly_paths=() if host.privileged else _or(host.readonly_paths, READONLY_PATHS),
+        nics=rooms.nics,
+        process=_first_process(container, handle, seccomp, streams),
+        init=bool(host.init),
+        privileged=host.privileged,
+        shm_size=host.shm_size,
+        dns=rooms.dns,
+    )
+
+
+def _or(given: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    return default if given is None else given
+
+
+def _namespaces(host: HostConfig) -> int:
+    """The namespaces to make new: ``host`` ones are the guest's own, which is the sandbox's."""
+    flags = int(ALL_NEW)
+    if host.pid_mode == "host":
+        flags &= ~Namespace.PID
+    if host.ipc_mode == "host":
+        flags &= ~Namespace.IPC
+    if host.uts_mode == "host":
+        flags &= ~Namespace.UTS
+    if host.cgroupns_mode == "host":
+        flags &= ~Namespace.CGROUP
+    return flags
+
+
+def _tmpfs(host: HostConfig) -> tuple[messages.Mount, ...]:
+    made = [tmpfs_mount(target, options) for target, options in sorted(host.tmpfs.items())]
+    for mount in host.mounts:
+        if mount.type == "tmpfs":
+            options = [f"size={mount.tmpfs_size}"] if mount.tmpfs_size else []
+            options += [f"mode={mount.tmpfs_mode:o}"] if mount.tmpfs_mode else []
+            options += ["=".join(option) for option in mount.tmpfs_options]
+            options += ["ro"] if mount.read_only else []
+            made.append(tmpfs_mount(mount.target, ",".join(options)))
+    return tuple(made)
+
+
+def limits(host: HostConfig) -> messages.Limits:
+    """Say what the container's cgroup in the guest enforces (CPU time is the host's business)."""
+    return messages.Limits(
+        memory_max=host.memory or 0,
+        memory_low=host.memory_reservation or 0,
+        pids_max=(host.pids_limit or 0) if (host.pids_limit or 0) >= 0 else -1,
+    )
+
+
+def _sysctls(host: HostConfig) -> tuple[messages.Sysctl, ...]:
+    values = dict(DEFAULT_SYSCTLS)
+    values.update(host.sysctls)
+    return tuple(messages.Sysctl(name=name, value=value) for name, value in values.items())
+
+
+def environment(config: ContainerConfig, extra: Sequence[str] = (), *, tty: bool) -> list[str]:
+    """Merge Docker's default environment, the container's, and *extra*, later ones winning."""
+    merged: dict[str, str] = {"PATH": DEFAULT_PATH, "HOSTNAME": config.hostname}
+    if tty:
+        merged["TERM"] = "xterm"
+    for entry in (*config.env, *extra):
+        name, equals, value = entry.partition("=")
+        if equals:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def rlimits(ulimits: Sequence[Ulimit]) -> tuple[messages.Rlimit, ...]:
+    """Translate ``--ulimit``. Raises InvalidParameter for an unknown name."""
+    made = {
+        resource.RLIMIT_NOFILE: messages.Rlimit(
+            resource=resource.RLIMIT_NOFILE, soft=DEFAULT_NOFILE, hard=DEFAULT_NOFILE
+        )
+    }
+    for ulimit in ulimits:
+        number = _RLIMITS.get(ulimit.name)
+        if number is None:
+            raise InvalidParameter(f"invalid ulimit type: {ulimit.name}")
+        made[number] = messages.Rlimit(resource=number, soft=ulimit.soft, hard=ulimit.hard)
+    return tuple(made.values())
+
+
+def no_new_privs(host: HostConfig) -> bool:
+    """Tell whether ``--security-opt no-new-privileges`` was given."""
+    for option in host.security_opt:
+        name, _, value = option.replace(":", "=", 1).partition("=")
+        if name == "no-new-privileges":
+            return value in ("", "true")
+    return False
+
+
+def _first_process(
+    container: Container, handle: int, seccomp: bytes, streams: Streams
+) -> messages.Process:
+    config, host = container.config, container.host
+    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
+    return messages.Process(
+        handle=handle,
+        argv=(container.path, *container.args),
+        env=tuple(environment(config, tty=config.tty)),
+        cwd=config.working_dir or "/",
+        user=config.user,
+        groups=host.group_add,
+        tty=config.tty,
+        rows=host.console_size[0],
+        columns=host.console_size[1],
+        stdin=streams.stdin,
+        stdout=streams.stdout,
+        stderr=streams.stderr,
+        cap_bounding=bits,
+        cap_effective=bits,
+        cap_permitted=bits,
+        no_new_privs=no_new_privs(host),
+        seccomp=seccomp,
+        rlimits=rlimits(host.ulimits),
+        oom_score_adj=host.oom_score_adj,
+    )
+
+
+def exec_process(
+    container: Container, config: ExecConfig, *, handle: int, seccomp: bytes, streams: Streams
+) -> messages.Process:
+    """Say all that the agent needs for ``docker exec``."""
+    host = container.host
+    privileged = host.privileged or config.privileged
+    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=privileged)
+    return messages.Process(
+        handle=handle,
+        argv=config.cmd,
+        env=tuple(environment(container.config, config.env, tty=config.tty)),
+        cwd=config.working_dir or container.config.working_dir or "/",
+        user=config.user or container.config.user,
+        groups=host.group_add,
+        tty=config.tty,
+        rows=config.console_size[0],
+        columns=config.console_size[1],
+        stdin=streams.stdin,
+        stdout=streams.stdout,
+        stderr=streams.stderr,
+        cap_bounding=bits,
+        cap_effective=bits,
+        cap_permitted=bits,
+        no_new_privs=no_new_privs(host),
+        seccomp=b"" if privileged else seccomp,
+        rlimits=rlimits(host.ulimits),
+        oom_score_adj=host.oom_score_adj,
+    )

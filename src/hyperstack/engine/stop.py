@@ -1,0 +1,161 @@
+"""``stop`` and ``kill``: signals to a container's first process, with Docker's patience."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal as signals
+
+from hyperstack.engine import start
+from hyperstack.engine.core import Core
+from hyperstack.engine.live import Live
+from hyperstack.engine.model import Container, Status
+from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotModified
+from hyperstack.guest import messages
+from hyperstack.guest.client import AgentFailure
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = 10
+"""Seconds between the stop signal and SIGKILL."""
+KILL_BOUND = 10.0
+"""Seconds that SIGKILL may take before the machine itself is killed."""
+
+_REALTIME = re.compile(r"RTM(?:IN(?:\+(\d+))?|AX(?:-(\d+))?)\Z")
+
+
+def signal_number(text: str) -> int:
+    """Parse ``TERM``, ``SIGTERM``, ``15``, ``RTMIN+3``. Raises InvalidParameter as Docker does."""
+    name = text.strip().upper().removeprefix("SIG")
+    if name.isdigit():
+        number = int(name)
+        if 0 < number <= 64:
+            return number
+        raise InvalidParameter(f"invalid signal: {text}")
+    if name in ("POLL", "IO", "CLD", "IOT"):
+        return {"POLL": 29, "IO": 29, "CLD": 17, "IOT": 6}[name]
+    if match := _REALTIME.match(name):
+        number = 34 + int(match[1] or 0) if "IN" in name else 64 - int(match[2] or 0)
+        if 34 <= number <= 64:
+            return number
+    found = getattr(signals, f"SIG{name}", None)
+    if isinstance(found, signals.Signals):
+        return int(found)
+    raise InvalidParameter(f"invalid signal: {text}")
+
+
+async def stop(
+    core: Core,
+    container: Container,
+    *,
+    timeout: int | None,
+    signal: str | None,
+    restarting: bool = False,
+) -> None:
+    """Stop a container: its stop signal, then SIGKILL after *timeout* seconds (-1: never).
+
+    Raises NotModified if it does not run.
+    """
+    number = signal_number(signal or container.config.stop_signal or "TERM")
+    if not container.state.status.is_up:
+        raise NotModified(f"container {container.id} is already stopped")
+    if timeout is None:
+        timeout = container.config.stop_timeout
+    seconds = DEFAULT_TIMEOUT if timeout is None else timeout
+    if not restarting:
+        container.state.manually_stopped = True
+        await core.table.save(container)
+    if container.state.status == Status.RESTARTING:
+        await stop_restarting(core, container)
+    elif (live := core.live.get(container.id)) is not None:
+        live.stopping = True
+        await _signal_and_wait(core, live, number, seconds)
+    core.event(container, "stop")
+
+
+async def stop_restarting(core: Core, container: Container) -> None:
+    """End a container that only waits for its restart policy."""
+    async with core.table.lock(container.id):
+        start.cancel_restart(core, container)
+        if container.state.status == Status.RESTARTING:
+            container.state.status = Status.EXITED
+            await core.table.save(container)
+            core.waiters.exited(container)
+
+
+async def _signal_and_wait(core: Core, live: Live, number: int, seconds: int) -> None:
+    if live.container.state.status == Status.PAUSED:
+        await _thaw(core, live)
+    try:
+        await send(core, live, number)
+    except HyperError as error:
+        log.warning("signal %d to %s: %s", number, live.container.name, error)
+        seconds = min(seconds, 2) if seconds >= 0 else 2
+    try:
+        async with asyncio.timeout(None if seconds < 0 else seconds):
+            await live.finished.wait()
+        return
+    except TimeoutError:
+        log.info("container %s did not end in %d s, killing it", live.container.name, seconds)
+    await kill_live(core, live)
+
+
+async def _thaw(core: Core, live: Live) -> None:
+    try:
+        await live.sandbox.call(
+            messages.Op.FREEZE, messages.Freeze(id=live.container.id, frozen=False)
+        )
+    except HyperError as error:
+        log.warning("thaw of %s: %s", live.container.name, error)
+    live.container.state.status = Status.RUNNING
+
+
+async def send(core: Core, live: Live, number: int) -> None:
+    """Send a signal to a running container's first process and publish the ``kill`` event."""
+    message = messages.Signal(handle=live.handle, signal=number)
+    try:
+        await live.sandbox.call(messages.Op.SIGNAL, message, timeout=10.0)
+    except AgentFailure as failure:
+        log.debug("signal: %s", failure.detail)
+    core.event(live.container, "kill", signal=str(number))
+
+
+async def kill_live(core: Core, live: Live) -> None:
+    """Kill a container and wait for its end; its machine is killed if the guest does not answer."""
+    live.stopping = live.stopping or live.container.state.manually_stopped
+    try:
+        await send(core, live, 9)
+        async with asyncio.timeout(KILL_BOUND):
+            await live.finished.wait()
+    except (TimeoutError, GuestError) as error:
+        log.warning("killing the machine of %s: %s", live.container.name, error)
+        await live.sandbox.machine.kill()
+        async with asyncio.timeout(60.0):
+            await live.finished.wait()
+
+
+async def kill(core: Core, container: Container, signal: str) -> None:
+    """Send a signal; with SIGKILL wait for the end, as Docker does. Raises Conflict if not up."""
+    number = signal_number(signal) if signal else 9
+    state = container.state
+    live = core.live.get(container.id)
+    if state.status == Status.RESTARTING and live is None:
+        state.manually_stopped = True
+        await stop_restarting(core, container)
+        return
+    if not state.status.is_up or live is None:
+        raise Conflict(f"container {container.id} is not running")
+    if number == 9:
+        state.manually_stopped = True
+        await core.table.save(container)
+        if state.status == Status.PAUSED:
+            await _thaw(core, live)
+        await kill_live(core, live)
+        return
+    stop_signal = signal_number(container.config.stop_signal or "TERM")
+    if number == stop_signal:
+        state.manually_stopped = True
+        live.stopping = True
+        await core.table.save(container)
+    await send(core, live, number)

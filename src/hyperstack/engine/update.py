@@ -1,0 +1,118 @@
+"""``update`` and ``rename``: limits, restart policy and name of an existing container."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hyperstack.engine import rooms
+from hyperstack.engine.core import Core
+from hyperstack.engine.model import Container, HostConfig, RestartPolicy, Status
+from hyperstack.engine.spec import limits
+from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.guest import messages
+from hyperstack.ids import is_container_name
+
+
+class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``docker update`` may change; 0 and None leave a value as it is."""
+
+    blkio_weight: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    nano_cpus: int = 0
+    memory: int = 0
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+async def update(core: Core, container: Container, changes: UpdateConfig) -> list[str]:
+    """Apply new limits to row, guest and host. Raises Conflict or InvalidParameter."""
+    async with core.table.lock(container.id):
+        if container.state.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict("container is marked for removal and cannot be \"update\"")
+        old = container.host
+        container.host = _merged(old, changes)
+        live = core.live.get(container.id)
+        try:
+            if live is not None and container.state.status.is_up:
+                await _apply(core, container)
+        except BaseException:
+            container.host = old
+            raise
+        await core.table.save(container)
+    core.event(container, "update")
+    return []
+
+
+def _merged(host: HostConfig, changes: UpdateConfig) -> HostConfig:
+    new = msgspec.structs.asdict(changes)
+    kept = {k: v for k, v in new.items() if v not in (0, None, "")}
+    policy = changes.restart_policy
+    if policy is not None and not policy.name:
+        kept.pop("restart_policy", None)
+    if policy is not None and policy.name and host.auto_remove and policy.name != "no":
+        raise InvalidParameter("Restart policy cannot be updated because AutoRemove is enabled for "
+                               "the container")
+    if changes.memory and changes.memory < 6 << 20:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if changes.memory and not changes.memory_swap and 0 < host.memory_swap < changes.memory:
+        raise InvalidParameter(
+            "Memory limit should be smaller than already set memoryswap limit, update the "
+            "memoryswap at the same time"
+        )
+    if changes.nano_cpus and (host.cpu_quota or host.cpu_period):
+        raise InvalidParameter(
+            "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set"
+        )
+    return msgspec.structs.replace(host, **kept)
+
+
+async def _apply(core: Core, container: Container) -> None:
+    live = core.live[container.id]
+    memory = rooms.vm_memory(core, container.host)
+    row = live.sandbox.row
+    driver = core.sandboxes.driver(rooms.Runtime(row.runtime))
+    if container.host.memory and memory > row.memory and not driver.capabilities.resize_memory:
+        raise InvalidParameter(
+            f"the container's virtual machine has {row.memory >> 20} MiB and can't grow while it "
+            "runs; stop the container first"
+        )
+    message = messages.Update(id=container.id, limits=limits(container.host))
+    await live.sandbox.call(messages.Op.UPDATE, message)
+    core.sandboxes.update_limits(row.id, rooms.cgroup_limits(container.host))
+
+
+async def rename(core: Core, container: Container, name: str) -> None:
+    """Give a container another name. Raises InvalidParameter or Conflict."""
+    new = name.removeprefix("/")
+    if not new:
+        raise InvalidParameter("Neither old nor new names may be empty")
+    if not is_container_name(new):
+        raise InvalidParameter(
+            f"Error when allocating new name: Invalid container name ({name}), only "
+            "[a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    async with core.table.lock(container.id):
+        old = container.name
+        if new == old:
+            raise InvalidParameter(
+                "Renaming a container with the same name as its current name"
+            )
+        try:
+            core.table.claim(new, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error.message}") from error
+        container.name = new
+        try:
+            await core.table.save(container)
+        except BaseException:
+            container.name = old
+            core.table.release_name(new, container.id)
+            raise
+        core.table.release_name(old, container.id)
+    core.event(container, "rename", oldName=f"/{old}")

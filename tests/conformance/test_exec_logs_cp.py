@@ -1,0 +1,103 @@
+"""``exec``, ``logs``, ``cp``, ``diff``, ``export``, ``commit``."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from pathlib import Path
+
+from tests.framework.host import Host
+
+
+def test_exec_runs_beside_and_returns_its_code(host: Host) -> None:
+    host.docker("run", "-d", "--name", "x", "-e", "V=1", "busybox", "sleep", "60")
+    assert host.docker("exec", "x", "sh", "-c", "echo $V; echo e >&2").out == "1\n"
+    assert host.docker("exec", "x", "sh", "-c", "exit 5", check=False).code == 5
+    assert host.docker("exec", "x", "nothing", check=False).code == 127
+    assert host.docker("exec", "-i", "x", "cat", stdin=b"in").out == "in"
+    assert host.docker("exec", "-u", "1000", "-w", "/tmp", "-e", "V=2", "x", "sh", "-c",
+                       "id -u; pwd; echo $V").out == "1000\n/tmp\n2\n"
+    assert host.docker("exec", "-t", "x", "tty").out.startswith("/dev/pts/")
+
+
+def test_exec_needs_a_running_container(host: Host) -> None:
+    host.docker("create", "--name", "idle", "busybox", "true")
+    refused = host.docker("exec", "idle", "true", check=False)
+    assert "is not running" in refused.err
+
+
+def test_logs_with_tail_timestamps_and_follow(host: Host) -> None:
+    host.docker("run", "--name", "l", "busybox", "sh", "-c",
+                "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2")
+    assert host.docker("logs", "l").out == "".join(f"line {i}\n" for i in range(1, 6))
+    assert host.docker("logs", "l").err == "bad\n"
+    assert host.docker("logs", "--tail", "2", "l").out == "line 5\n"
+    stamped = host.docker("logs", "-t", "--tail", "3", "l").out.splitlines()[0]
+    assert stamped.split()[0].endswith("Z")
+    host.docker("run", "-d", "--name", "f", "busybox", "sh", "-c",
+                "for i in 1 2 3; do echo $i; sleep 0.2; done")
+    assert host.docker("logs", "-f", "f").out == "1\n2\n3\n"
+
+
+def test_log_rotation_keeps_what_it_should(host: Host) -> None:
+    host.docker("run", "--name", "rot", "--log-opt", "max-size=10k", "--log-opt", "max-file=2",
+                "busybox", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done")
+    lines = host.docker("logs", "rot").out.split()
+    assert lines[-1] == "1999"
+    assert 10 < len(lines) < 1000
+
+
+def test_cp_both_ways_running_and_stopped(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("from the host\n")
+    host.docker("run", "-d", "--name", "c", "busybox", "sleep", "60")
+    for state in ("running", "stopped"):
+        host.docker("cp", str(source), f"c:/tmp/{state}.txt")
+        target = tmp_path / f"{state}.out"
+        host.docker("cp", f"c:/tmp/{state}.txt", str(target))
+        assert target.read_text() == "from the host\n"
+        host.docker("stop", "-t", "0", "c")
+    folder = tmp_path / "tree"
+    host.docker("cp", "c:/etc", str(folder))
+    assert (folder / "passwd").exists()
+    missing = host.docker("cp", "c:/no/such", str(tmp_path), check=False)
+    assert "Could not find the file /no/such in container" in missing.err
+
+
+def test_diff_and_export_show_the_changes(host: Host) -> None:
+    host.docker("run", "--name", "d", "busybox", "sh", "-c",
+                "echo x > /new; rm /etc/group; echo y >> /etc/passwd")
+    out = host.docker("diff", "d").out.splitlines()
+    assert "A /new" in out
+    assert "D /etc/group" in out
+    assert "C /etc/passwd" in out
+
+
+def test_export_is_a_tar_of_the_root(host: Host, tmp_path: Path) -> None:
+    host.docker("create", "--name", "ex", "busybox", "true")
+    target = tmp_path / "root.tar"
+    host.docker("export", "-o", str(target), "ex")
+    with tarfile.open(fileobj=io.BytesIO(target.read_bytes())) as tar:
+        assert "bin/busybox" in tar.getnames()
+
+
+def test_commit_makes_an_image_that_runs(host: Host) -> None:
+    host.docker("run", "--name", "base", "busybox", "sh", "-c", "echo kept > /kept; rm /etc/group")
+    host.docker("commit", "-c", 'CMD ["cat", "/kept"]', "base", "derived:1")
+    assert host.docker("run", "--rm", "derived:1").out == "kept\n"
+    assert host.docker("run", "--rm", "derived:1", "ls", "/etc").out == "hostname\nhosts\n" \
+        "passwd\nresolv.conf\n"
+    host.docker("rmi", "-f", "derived:1")
+
+
+def test_the_daemon_may_die_and_nothing_is_lost(host: Host) -> None:
+    host.docker("run", "-d", "--name", "tick", "busybox", "sh", "-c",
+                "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 6")
+    for _ in range(3):
+        time.sleep(0.4)
+        host.kill()
+        time.sleep(0.2)
+        host.start()
+    assert host.docker("wait", "tick").out == "6\n"
+    assert host.docker("logs", "tick").out.split() == [str(i) for i in range(400)]

@@ -1,0 +1,148 @@
+"""The life of a container: stop, kill, restart, pause, wait, remove, and what inspect says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from tests.framework.host import DOCKER, Host
+
+
+def inspect(host: Host, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.docker("inspect", name).out)[0]
+    return found
+
+
+def test_stop_is_a_signal_and_patience(host: Host) -> None:
+    host.docker("run", "-d", "--name", "polite", "busybox", "sh", "-c",
+                "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+    host.docker("stop", "polite")
+    assert inspect(host, "polite")["State"]["ExitCode"] == 7
+    assert host.docker("logs", "polite").out == "bye\n"
+
+
+def test_stop_kills_what_does_not_listen(host: Host) -> None:
+    host.docker("run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; sleep 60")
+    host.docker("stop", "-t", "1", "deaf")
+    assert inspect(host, "deaf")["State"]["ExitCode"] == 137
+
+
+def test_a_stop_signal_of_ones_own(host: Host) -> None:
+    host.docker("run", "-d", "--name", "usr", "--stop-signal", "USR1", "busybox", "sh", "-c",
+                "trap 'exit 3' USR1; while :; do sleep 0.1; done")
+    host.docker("stop", "usr")
+    assert inspect(host, "usr")["State"]["ExitCode"] == 3
+
+
+def test_kill_with_a_signal_and_to_the_end(host: Host) -> None:
+    host.docker("run", "-d", "--name", "k", "busybox", "sh", "-c",
+                "trap 'echo got' HUP; while :; do sleep 0.1; done")
+    time.sleep(0.3)
+    host.docker("kill", "-s", "HUP", "k")
+    time.sleep(0.5)
+    assert host.docker("logs", "k").out == "got\n"
+    host.docker("kill", "k")
+    state = inspect(host, "k")["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+    again = host.docker("kill", "k", check=False)
+    assert "is not running" in again.err
+
+
+def test_the_file_system_survives_a_restart(host: Host) -> None:
+    host.docker("run", "--name", "keep", "busybox", "sh", "-c", "echo one >> /data; cat /data")
+    again = host.docker("start", "-a", "keep")
+    assert again.out == "one\none\n"
+
+
+def test_pause_stops_time_and_unpause_goes_on(host: Host) -> None:
+    host.docker("run", "-d", "--name", "p", "busybox", "sh", "-c",
+                "while :; do echo x; sleep 0.1; done")
+    time.sleep(0.3)
+    host.docker("pause", "p")
+    assert inspect(host, "p")["State"]["Status"] == "paused"
+    before = host.docker("logs", "p").out
+    time.sleep(0.4)
+    assert host.docker("logs", "p").out == before
+    refused = host.docker("exec", "p", "true", check=False)
+    assert "is paused" in refused.err
+    host.docker("unpause", "p")
+    time.sleep(0.4)
+    assert len(host.docker("logs", "p").out) > len(before)
+
+
+def test_wait_tells_the_exit_code(host: Host) -> None:
+    host.docker("run", "-d", "--name", "w", "busybox", "sh", "-c", "sleep 0.5; exit 9")
+    assert host.docker("wait", "w").out == "9\n"
+
+
+def test_restart_gives_a_new_start(host: Host) -> None:
+    host.docker("run", "-d", "--name", "r", "busybox", "sleep", "60")
+    first = inspect(host, "r")["State"]["StartedAt"]
+    host.docker("restart", "-t", "0", "r")
+    state = inspect(host, "r")["State"]
+    assert state["Running"]
+    assert state["StartedAt"] != first
+
+
+def test_a_restart_policy_counts_its_tries(host: Host) -> None:
+    host.docker("run", "-d", "--name", "loop", "--restart", "on-failure:2", "busybox", "false")
+    for _ in range(200):
+        if inspect(host, "loop")["State"]["Status"] == "exited":
+            break
+        time.sleep(0.05)
+    found = inspect(host, "loop")
+    assert found["RestartCount"] == 2
+    assert found["State"]["ExitCode"] == 1
+
+
+def test_a_running_container_is_not_removed_without_force(host: Host) -> None:
+    host.docker("run", "-d", "--name", "busy", "busybox", "sleep", "60")
+    refused = host.docker("rm", "busy", check=False)
+    assert 'cannot remove container "/busy": container is running' in refused.err.replace(
+        "\\", "") or "container is running" in refused.err
+    host.docker("rm", "-f", "busy")
+    gone = host.docker("inspect", "busy", check=False)
+    assert "No such object: busy" in gone.err or "no such object" in gone.err.lower()
+
+
+def test_rename_moves_the_name(host: Host) -> None:
+    host.docker("create", "--name", "old", "busybox", "true")
+    host.docker("rename", "old", "new")
+    assert inspect(host, "new")["Name"] == "/new"
+    assert host.docker("inspect", "old", check=False).code == 1
+
+
+def test_top_lists_the_guests_processes(host: Host) -> None:
+    host.docker("run", "-d", "--name", "t", "busybox", "sleep", "123")
+    out = host.docker("top", "t").out
+    assert out.splitlines()[0].split()[:3] == ["UID", "PID", "PPID"]
+    assert "sleep 123" in out
+
+
+def test_events_tell_the_whole_life_in_order(host: Host) -> None:
+    since = str(time.time())
+    host.docker("run", "--rm", "--name", "e", "busybox", "true")
+    out = host.docker("events", "--since", since, "--until", str(time.time() + 0.5),
+                      "--filter", "container=e", "--format", "{{.Action}}").out.split()
+    assert [a for a in out if a in ("create", "attach", "start", "die", "destroy")] == [
+        "create", "attach", "start", "die", "destroy"]
+
+
+def test_attach_sees_output_and_detach_leaves_it_running(host: Host) -> None:
+    host.docker("run", "-d", "-i", "--name", "a", "busybox", "sh", "-c",
+                "read line; echo heard $line; sleep 60")
+    process = subprocess.Popen(
+        [DOCKER, "-H", host.url, "attach", "a"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"you\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"heard you\n"
+    process.stdin.close()
+    process.stdout.close()
+    process.kill()
+    process.wait()
+    assert inspect(host, "a")["State"]["Running"]

@@ -1,0 +1,41 @@
+"""Fixtures: one daemon per test worker, with a busybox image, and a leak check at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.framework.host import Host, running_host
+from tests.framework.images import busybox_tar
+from tests.framework.leaks import Snapshot
+
+
+def _worker() -> int:
+    name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return int(name.removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A daemon that all tests of this worker share."""
+    before = Snapshot.take(_worker())
+    root: Path = tmp_path_factory.mktemp("host")
+    with running_host(root, _worker()) as host:
+        host.docker(
+            "import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar()
+        )
+        yield host
+    before.compare(Snapshot.take(_worker()))
+
+
+@pytest.fixture
+def host(shared_host: Host) -> Iterator[Host]:
+    """The shared daemon, without containers before and after the test."""
+    yield shared_host
+    if shared_host.process is None or not shared_host.ping():
+        shared_host.stop()
+        shared_host.start()
+    shared_host.remove_everything()

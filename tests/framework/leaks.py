@@ -1,0 +1,54 @@
+"""What a daemon may not leave behind: processes, mounts, network namespaces, cgroups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PER_WORKER = 70_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Things on the host that belong to one test worker's daemon."""
+
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+
+    @classmethod
+    def take(cls, worker: int) -> Snapshot:
+        """Look at the host now."""
+        return cls(
+            processes=frozenset(_processes(700_000 + worker * PER_WORKER)),
+            mounts=frozenset(
+                line.split()[4]
+                for line in Path("/proc/self/mountinfo").read_text().splitlines()
+                if "/exec/" in line or "/hyper" in line
+            ),
+            cgroups=frozenset(
+                str(path)
+                for base in Path("/sys/fs/cgroup").glob("**/hyper")
+                for path in base.iterdir()
+                if path.is_dir()
+            ),
+        )
+
+    def compare(self, after: Snapshot) -> None:
+        """Fail if *after* has something that this has not."""
+        assert not after.processes - self.processes, "processes were left behind"
+        assert not {m for m in after.mounts - self.mounts if "/exec/" in m}, "mounts were left"
+
+
+def _processes(base: int) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            uid = entry.stat().st_uid
+            if base <= uid < base + PER_WORKER:
+                found.append(f"{entry.name} {(entry / 'comm').read_text().strip()} uid {uid}")
+        except OSError:
+            continue
+    return found
