@@ -1,0 +1,232 @@
+"""Start a program in the jail (``native/jail``, see ``docs/jail.md``).
+
+The launcher ends as soon as the jailed process exists, so what runs in a jail is nobody's child
+that could die with the daemon: it falls to the daemon as subreaper while that lives, then to init.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hyperstack.errors import InternalError
+from hyperstack.platform.filters import Program, filter_file
+from hyperstack.platform.process import CLEAN_ENVIRONMENT, Completed, ProcessHandle, open_process
+
+LAUNCH_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bind:
+    """A file or folder of the host that shows up in the jail. No device, no setuid in it."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+    recursive: bool = False
+    """With the mounts below *source*, as Docker's binds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tmpfs:
+    """A tmpfs in the jail. *size* in bytes; *executable*: memory of it may be mapped executable."""
+
+    target: str
+    size: int
+    mode: int = 0o700
+    executable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JailSpec:
+    """What runs in a jail, and what it may see.
+
+    *root* is a folder that becomes the read-only root; targets of binds and tmpfs must exist in it
+    or lie in one of the tmpfs. *devices* are character devices of the host. *netns* None means a
+    new, empty network namespace. *fds* maps descriptor numbers in the jail to the caller's.
+    *limits* maps resources of ``resource`` (RLIMIT_*) to values. *capabilities* are bits and 0 for
+    everything that runs a guest.
+    """
+
+    root: Path
+    argv: tuple[str, ...]
+    program: Program | None
+    uid: int
+    gid: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    devices: tuple[str, ...] = ()
+    netns: Path | None = None
+    cgroups: tuple[Path, ...] = ()
+    fds: Mapping[int, int] = field(default_factory=dict)
+    limits: Mapping[int, int] = field(default_factory=dict)
+    capabilities: int = 0
+    no_aslr: bool = False
+    oom_score: int | None = None
+
+    def options(self, report: int, filter_fd: int | None) -> list[str]:
+        """Return the launcher's command line after its name."""
+        made = ["--report", str(report), "--root", str(self.root)]
+        made += ["--uid", str(self.uid), "--gid", str(self.gid)]
+        if self.capabilities:
+            made += ["--caps", str(self.capabilities)]
+        if self.netns is not None:
+            made += ["--netns", str(self.netns)]
+        if filter_fd is not None:
+            made += ["--filter", f"/proc/self/fd/{filter_fd}"]
+        if self.no_aslr:
+            made.append("--no-aslr")
+        if self.oom_score is not None:
+            made += ["--oom-score", str(self.oom_score)]
+        for path in self.cgroups:
+            made += ["--cgroup", str(path)]
+        for device in self.devices:
+            made += ["--device", device]
+        for mount in self.tmpfs:
+            option = "--exec-tmpfs" if mount.executable else "--tmpfs"
+            settings = f"size={mount.size},mode={mount.mode:o},uid={self.uid},gid={self.gid}"
+            made += [option, mount.target, settings]
+        for bind in self.binds:
+            mode = ("r-" if bind.recursive else "") + ("ro" if bind.read_only else "rw")
+            made += ["--bind", str(bind.source), bind.target, mode]
+        for target, source in self.fds.items():
+            made += ["--fd", str(target), str(source)]
+        for resource, value in self.limits.items():
+            made += ["--limit", str(resource), str(value)]
+        for name, text in self.env.items():
+            made += ["--env", f"{name}={text}"]
+        return [*made, "--", *self.argv]
+
+
+async def launch(spec: JailSpec, launcher: Path) -> ProcessHandle:
+    """Start the program and return it once it has been executed.
+
+    *launcher* is the jail's binary, ``Kit.jail``. Raises InternalError with the launcher's sentence
+    if a wall could not be built or the program not be executed; nothing is left then.
+    """
+    return await asyncio.to_thread(launch_blocking, spec, launcher)
+
+
+def launch_blocking(spec: JailSpec, launcher: Path) -> ProcessHandle:
+    """Do what ``launch`` does; blocking."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    filter_fd = filter_file(spec.program).fd if spec.program else None
+    keep = {write, *spec.fds.values()} | ({filter_fd} if filter_fd is not None else set())
+    try:
+        started = subprocess.Popen(
+            [launcher, *spec.options(write, filter_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=tuple(keep),
+            env=CLEAN_ENVIRONMENT,
+        )
+    except OSError as error:
+        os.close(read)
+        raise InternalError(f"the jail can't be started: {error}; is the kit complete?") from error
+    finally:
+        os.close(write)
+    try:
+        text = _read_report(read)
+    finally:
+        os.close(read)
+        started.wait()
+    return _outcome(spec, text)
+
+
+async def run(spec: JailSpec, launcher: Path, *, timeout: float, limit: int = 1 << 20) -> Completed:
+    """Run a program in a jail to its end and return what it left; it dies with this process.
+
+    Its input is ``spec.fds[0]`` or nothing. Output and errors are cut at *limit* bytes each; exit
+    status 128+n means signal n. Raises InternalError if the jail fails or *timeout* seconds pass.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    filter_fd = filter_file(spec.program).fd if spec.program else None
+    keep = {write, *spec.fds.values()} | ({filter_fd} if filter_fd is not None else set())
+    try:
+        process = await asyncio.create_subprocess_exec(
+            launcher,
+            *("--fd", "1", "1", "--fd", "2", "2", "--wait"),
+            *spec.options(write, filter_fd),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=tuple(keep),
+            env=CLEAN_ENVIRONMENT,
+        )
+    except OSError as error:
+        os.close(read)
+        raise InternalError(f"the jail can't be started: {error}; is the kit complete?") from error
+    finally:
+        os.close(write)
+    try:
+        async with asyncio.timeout(timeout):
+            assert process.stdout is not None
+            assert process.stderr is not None
+            stdout, stderr, report = await asyncio.gather(
+                _bounded(process.stdout, limit),
+                _bounded(process.stderr, limit),
+                asyncio.to_thread(_read_report, read),
+            )
+            code = await process.wait()
+    except TimeoutError:
+        name = Path(spec.argv[0]).name
+        raise InternalError(f"{name} did not end within {timeout:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        os.close(read)
+    for line in report.splitlines():
+        if line.startswith("error: "):
+            raise InternalError(
+                f"the jail of {Path(spec.argv[0]).name} failed: {line.removeprefix('error: ')}"
+            )
+    return Completed(stdout=stdout, stderr=stderr, returncode=code)
+
+
+async def _bounded(stream: asyncio.StreamReader, limit: int) -> bytes:
+    """Read a stream to its end, keeping its first *limit* bytes."""
+    kept = bytearray()
+    while part := await stream.read(1 << 16):
+        kept += part[: limit - len(kept)]
+    return bytes(kept)
+
+
+def _read_report(fd: int) -> str:
+    """Read until the pipe's other end is gone: executed, or failed. Raises InternalError."""
+    deadline = time.monotonic() + LAUNCH_TIMEOUT
+    text = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise InternalError(f"the jail was not ready within {LAUNCH_TIMEOUT:.0f} s")
+        part = os.read(fd, 4096)
+        if not part:
+            return text.decode(errors="replace")
+        text += part
+
+
+def _outcome(spec: JailSpec, text: str) -> ProcessHandle:
+    lines = text.splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    pids = [int(line) for line in lines if line.isdigit()]
+    process = open_process(pids[0]) if pids else None
+    if errors:
+        if process is not None:
+            process.close()
+        raise InternalError(f"the jail of {Path(spec.argv[0]).name} failed: {errors[0]}")
+    if process is None:
+        raise InternalError(f"{Path(spec.argv[0]).name} ended as soon as it was started")
+    return process
