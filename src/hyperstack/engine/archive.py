@@ -114,9 +114,7 @@ def _stat(found: messages.PathStat) -> PathStat:
     )
 
 
-async def get(
-    core: Core, container: Container, path: str
-) -> tuple[PathStat, AsyncIterator[bytes]]:
+async def get(core: Core, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
     """Return a path's description and its tar. The iterator must be closed or exhausted."""
     _named(path)
     holder = reach(core, container)
@@ -192,9 +190,7 @@ async def _send(
             await stream.write(data)
         await stream.eof()
 
-    answer = asyncio.create_task(
-        sandbox.call(messages.Op.ARCHIVE_PUT, request, timeout=BOUND)
-    )
+    answer = asyncio.create_task(sandbox.call(messages.Op.ARCHIVE_PUT, request, timeout=BOUND))
     feeding = asyncio.create_task(feed())
     try:
         await asyncio.wait({answer, feeding}, return_when=asyncio.FIRST_COMPLETED)
@@ -208,9 +204,7 @@ async def _send(
         await asyncio.gather(answer, feeding, return_exceptions=True)
 
 
-async def export(
-    core: Core, container: Container, *, diff: bool = False
-) -> AsyncIterator[bytes]:
+async def export(core: Core, container: Container, *, diff: bool = False) -> AsyncIterator[bytes]:
     """Return the container's root as a tar, or with *diff* its changes as a layer."""
     holder = reach(core, container)
     sandbox = await holder.__aenter__()

@@ -24,9 +24,7 @@ async def attach(
     Raises Conflict if the container is paused or restarting.
     """
     if container.state.status == Status.PAUSED:
-        raise Conflict(
-            f"container {container.id} is paused, unpause the container before attach"
-        )
+        raise Conflict(f"container {container.id} is paused, unpause the container before attach")
     if container.state.status == Status.RESTARTING:
         raise Conflict(
             f"container {container.id} is restarting, wait until the container is running"

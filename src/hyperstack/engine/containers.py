@@ -54,9 +54,7 @@ class ContainerService:
         """Find a container."""
         return self._core.table.get(ref)
 
-    def list(
-        self, *, all: bool, limit: int, filters: dict[str, list[str]]
-    ) -> list[Container]:
+    def list(self, *, all: bool, limit: int, filters: dict[str, list[str]]) -> list[Container]:
         """List containers, newest first."""
         return listing.list_containers(self._core, all_=all, limit=limit, filters=filters)
 
@@ -114,9 +112,7 @@ class ContainerService:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Remove it."""
-        await remove.remove(
-            self._core, self.get(ref), force=force, volumes=volumes, link=link
-        )
+        await remove.remove(self._core, self.get(ref), force=force, volumes=volumes, link=link)
 
     async def prepare_wait(self, ref: str, condition: str) -> Wait:
         """Register a wait; ``result`` of what is returned waits."""

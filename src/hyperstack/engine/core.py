@@ -14,8 +14,8 @@ from hyperstack.engine.session import Hub
 from hyperstack.engine.table import Table
 from hyperstack.engine.waiters import Waiters
 from hyperstack.events import EventBus
-from hyperstack.image.service import ImageService
 from hyperstack.ids import ContainerId, ExecId
+from hyperstack.image.service import ImageService
 from hyperstack.network.manager import NetworkManager
 from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database

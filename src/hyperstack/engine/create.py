@@ -112,7 +112,6 @@ def merge_image(
     if not (entrypoint or cmd):
         raise InvalidParameter("no command specified")
 
-
     return msgspec.structs.replace(
         config,
         hostname=config.hostname or _hostname(identifier, host),
@@ -149,7 +148,6 @@ def merge_env(base: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
 
 def _settle_host(core: Core, host: HostConfig) -> HostConfig:
     """Write Docker's defaults into what the user left open."""
-
 
     config = core.config
     log = host.log_config
@@ -198,9 +196,7 @@ def storage_size(host: HostConfig, default: int) -> int:
     return default
 
 
-def _wishes(
-    host: HostConfig, networks: dict[str, EndpointSettings]
-) -> dict[str, EndpointSettings]:
+def _wishes(host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
     """Return the networks to join: those asked for, else the one of NetworkMode."""
     mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
     if mode.startswith("container:"):

@@ -49,8 +49,17 @@ async def template_for(core: Core, size: int) -> Path:
         file.truncate(size)
     journal = ["-J", "size=4"] if size >= 64 << 20 else ["-O", "^has_journal"]
     await process.run(
-        ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1",
-         *journal, partial]
+        [
+            "mkfs.ext4",
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1",
+            *journal,
+            partial,
+        ]
     )
     partial.rename(path)
     return path

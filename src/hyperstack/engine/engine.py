@@ -69,9 +69,7 @@ class Engine:
             table=Table(db),
             events=self.events,
             images=images,
-            sandboxes=Sandboxes(
-                config, db, kit, machines, network, Cgroups.detect(), self._tasks
-            ),
+            sandboxes=Sandboxes(config, db, kit, machines, network, Cgroups.detect(), self._tasks),
             networks=manager,
             volumes=LocalVolumes(config, db),
             tasks=self._tasks,

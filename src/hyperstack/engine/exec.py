@@ -44,9 +44,7 @@ def _running(core: Core, container: Container) -> Live:
     live = core.live.get(container.id)
     status = container.state.status
     if status == Status.PAUSED:
-        raise Conflict(
-            f"Container {container.id} is paused, unpause the container before exec"
-        )
+        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
     if status == Status.RESTARTING:
         raise Conflict(
             f"Container {container.id} is restarting, wait until the container is running"
@@ -192,9 +190,7 @@ async def _watch(
         session.end()
     live.exec_pumps.pop(execution.handle, None)
     live.exec_ended.pop(execution.handle, None)
-    core.event(
-        live.container, "exec_die", execID=execution.id, exitCode=str(execution.exit_code)
-    )
+    core.event(live.container, "exec_die", execID=execution.id, exitCode=str(execution.exit_code))
     if not live.ended.done():
         await _release(live, execution.handle)
     await asyncio.sleep(KEPT)

@@ -89,16 +89,12 @@ async def _watch(core: Core, live: Live, check: Healthcheck) -> None:
 
 async def _probe(core: Core, container: Container, check: Healthcheck) -> HealthProbe:
     start_ns = time.time_ns()
-    config = ExecConfig(
-        cmd=command(container, check), attach_stdout=True, attach_stderr=True
-    )
+    config = ExecConfig(cmd=command(container, check), attach_stdout=True, attach_stderr=True)
     output = bytearray()
     try:
         identifier = await exec.create(core, container, config)
         execution = exec.get(core, identifier)
-        session = await exec.start(
-            core, execution, detach=False, tty=False, console_size=(0, 0)
-        )
+        session = await exec.start(core, execution, detach=False, tty=False, console_size=(0, 0))
         assert session is not None
         try:
             async with asyncio.timeout(check.timeout / SECOND):

@@ -19,9 +19,7 @@ KEYS = frozenset(
 )
 
 
-def list_containers(
-    core: Core, *, all_: bool, limit: int, filters: Filters
-) -> list[Container]:
+def list_containers(core: Core, *, all_: bool, limit: int, filters: Filters) -> list[Container]:
     """Return containers, newest first. Raises InvalidParameter for filters Docker refuses."""
     for key in filters:
         if key not in KEYS:
@@ -81,8 +79,8 @@ def _exited(core: Core, values: list[str]) -> Test:
         codes = {int(value) for value in values}
     except ValueError:
         raise InvalidParameter(f"invalid filter 'exited={values[0]}'") from None
-    return lambda c: not c.state.status.is_up and c.state.started_ns > 0 and (
-        c.state.exit_code in codes
+    return lambda c: (
+        not c.state.status.is_up and c.state.started_ns > 0 and (c.state.exit_code in codes)
     )
 
 
@@ -101,8 +99,8 @@ def _ancestor(core: Core, values: list[str]) -> Test:
         except (NotFound, InvalidParameter):
             continue
     ids |= core.images.descendants(ids)
-    return lambda c: c.image_id in ids or any(
-        c.image_id == v or short(c.image_id) == v for v in values
+    return lambda c: (
+        c.image_id in ids or any(c.image_id == v or short(c.image_id) == v for v in values)
     )
 
 

@@ -180,9 +180,8 @@ class Live:
     async def settle(self) -> messages.ProcessState | None:
         """Wait for the first process's end and until its output is stored; None = VMM died."""
         state = await self.ended
-        if state is not None:
-            if not await drained(self._pumps):
-                log.warning("output of %s could not be drained", self.container.id[:12])
+        if state is not None and not await drained(self._pumps):
+            log.warning("output of %s could not be drained", self.container.id[:12])
         for pump in self._pumps:
             await pump.stop()
         for pumps in self.exec_pumps.values():

@@ -10,9 +10,7 @@ from hyperstack.engine.model import Container, LogQuery, LogRecord
 from hyperstack.errors import InvalidParameter
 
 
-async def open_logs(
-    core: Core, container: Container, query: LogQuery
-) -> AsyncIterator[LogRecord]:
+async def open_logs(core: Core, container: Container, query: LogQuery) -> AsyncIterator[LogRecord]:
     """Return the records that *query* asks for; with ``follow`` until the container ends.
 
     Raises InvalidParameter when no stream is chosen or the log driver can't be read.

@@ -84,9 +84,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         restart.schedule(core, container, lifetime)
 
 
-def _record_exit(
-    container: Container, live: Live, ended: messages.ProcessState | None
-) -> float:
+def _record_exit(container: Container, live: Live, ended: messages.ProcessState | None) -> float:
     """Write how it ended into the container's state; return its lifetime in seconds."""
     state = container.state
     state.finished_ns = ended.finished_ns if ended and ended.finished_ns else time.time_ns()

@@ -15,8 +15,9 @@ async def pause(core: Core, container: Container) -> None:
         if container.state.status == Status.PAUSED:
             raise Conflict(f"Container {container.id} is already paused")
         if container.state.status == Status.RESTARTING:
-            raise Conflict(f"Container {container.id} is restarting, wait until the container is "
-                           "running")
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if live is None or container.state.status != Status.RUNNING:
             raise Conflict(f"Container {container.id} is not running")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))

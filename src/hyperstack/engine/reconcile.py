@@ -83,7 +83,8 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
     kept = {
         container.id
         for identifier in row.containers
-        if (container := core.table.find(identifier)) is not None and identifier in firsts
+        if (container := core.table.find(identifier)) is not None
+        and identifier in firsts
         and await _resume(core, container, sandbox, firsts[identifier], state)
     }
     if not kept:

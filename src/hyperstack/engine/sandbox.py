@@ -85,9 +85,7 @@ class Sandbox:
         """Never give out *handle* again (an earlier daemon did)."""
         self._next_handle = max(self._next_handle, handle + 1)
 
-    async def call(
-        self, op: messages.Op, message: Any = None, *, timeout: float = 30.0
-    ) -> Any:
+    async def call(self, op: messages.Op, message: Any = None, *, timeout: float = 30.0) -> Any:
         """Ask the agent. Raises AgentFailure for its refusals, GuestError if it can't be asked."""
         if self.agent is None:
             raise GuestError("the guest's agent is not connected")

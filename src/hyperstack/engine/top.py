@@ -102,8 +102,11 @@ def _full() -> list[Column]:
 
 def _bsd_user() -> list[Column]:
     short: Column = ("TIME", lambda t: _short_clock(t.utime + t.stime))
-    return [*_named("user pid %cpu %mem vsz rss tty stat start", tty="TTY"), short,
-            *_named("command")]
+    return [
+        *_named("user pid %cpu %mem vsz rss tty stat start", tty="TTY"),
+        short,
+        *_named("command"),
+    ]
 
 
 def columns_for(ps_args: str) -> list[Column]:
@@ -120,8 +123,10 @@ def columns_for(ps_args: str) -> list[Column]:
     iterator = iter(words)
     for word in iterator:
         match = re.fullmatch(r"(-?[A-Za-z]*?)(?:o|--format)(?:[= ]?(.*))?", word)
-        if word.startswith("--format") or (match and word.lstrip("-").endswith("o")) or (
-            word.startswith("-o") and len(word) > 2
+        if (
+            word.startswith("--format")
+            or (match and word.lstrip("-").endswith("o"))
+            or (word.startswith("-o") and len(word) > 2)
         ):
             value = word.partition("=")[2] if word.startswith("--") else ""
             if word.startswith("-o") and len(word) > 2:
@@ -148,7 +153,7 @@ def _custom(text: str) -> list[Column]:
     for item in filter(None, re.split(r"[,\s]+", text)):
         name, equals, title = item.partition("=")
         if name.lower() not in _COLUMNS:
-            raise InvalidParameter(f"ps: error: unknown user-defined format specifier \"{name}\"")
+            raise InvalidParameter(f'ps: error: unknown user-defined format specifier "{name}"')
         column = _COLUMNS[name.lower()]
         made.append((title if equals else column[0], column[1]))
     if not made:
@@ -158,9 +163,7 @@ def _custom(text: str) -> list[Column]:
     return made
 
 
-async def top(
-    core: Core, container: Container, ps_args: str
-) -> tuple[list[str], list[list[str]]]:
+async def top(core: Core, container: Container, ps_args: str) -> tuple[list[str], list[list[str]]]:
     """Return titles and rows. Raises Conflict unless the container runs."""
     columns = columns_for(ps_args)
     live = core.live.get(container.id)

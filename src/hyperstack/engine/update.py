@@ -34,7 +34,7 @@ async def update(core: Core, container: Container, changes: UpdateConfig) -> lis
     """Apply new limits to row, guest and host. Raises Conflict or InvalidParameter."""
     async with core.table.lock(container.id):
         if container.state.status in (Status.REMOVING, Status.DEAD):
-            raise Conflict("container is marked for removal and cannot be \"update\"")
+            raise Conflict('container is marked for removal and cannot be "update"')
         old = container.host
         container.host = _merged(old, changes)
         live = core.live.get(container.id)
@@ -56,8 +56,9 @@ def _merged(host: HostConfig, changes: UpdateConfig) -> HostConfig:
     if policy is not None and not policy.name:
         kept.pop("restart_policy", None)
     if policy is not None and policy.name and host.auto_remove and policy.name != "no":
-        raise InvalidParameter("Restart policy cannot be updated because AutoRemove is enabled for "
-                               "the container")
+        raise InvalidParameter(
+            "Restart policy cannot be updated because AutoRemove is enabled for the container"
+        )
     if changes.memory and changes.memory < 6 << 20:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if changes.memory and not changes.memory_swap and 0 < host.memory_swap < changes.memory:
@@ -100,9 +101,7 @@ async def rename(core: Core, container: Container, name: str) -> None:
     async with core.table.lock(container.id):
         old = container.name
         if new == old:
-            raise InvalidParameter(
-                "Renaming a container with the same name as its current name"
-            )
+            raise InvalidParameter("Renaming a container with the same name as its current name")
         try:
             core.table.claim(new, container.id)
         except Conflict as error:

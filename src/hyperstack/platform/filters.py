@@ -86,10 +86,10 @@ setpriority setsid sync_file_range tkill mkdir
     + """
 capget capset chmod chown copy_file_range fchdir fchmod fchmodat fchown fchownat fgetxattr
 flistxattr fremovexattr fsetxattr getxattr kill lchown lgetxattr link linkat listxattr
-llistxattr lremovexattr lsetxattr memfd_create mkdir mkdirat mknod mknodat name_to_handle_at open_by_handle_at openat2
-rename renameat renameat2 removexattr rmdir seccomp setfsgid setfsuid setgroups setpriority
-setresgid setresuid setsid setxattr splice symlink symlinkat sync syncfs tkill truncate unshare utimensat
-chdir setrlimit
+llistxattr lremovexattr lsetxattr memfd_create mkdir mkdirat mknod mknodat
+name_to_handle_at open_by_handle_at openat2 rename renameat renameat2 removexattr rmdir seccomp setfsgid setfsuid setgroups setpriority
+setresgid setresuid setsid setxattr splice symlink symlinkat sync
+syncfs tkill truncate unshare utimensat chdir setrlimit
 """,
 }
 

@@ -1,0 +1,296 @@
+"""A container's log on disk: Docker's json-file format, written exactly once.
+
+Docker's format is one JSON object a line: ``log`` (a line with its newline, or a part of 16 KiB),
+``stream``, ``time`` and, if asked for, ``attrs``. Beside the log lies a small state file with how
+far the log goes and up to which offset of the process's streams: a killed daemon leaves at most an
+unrecorded tail, which the next one cuts off and fetches from the guest's agent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import gzip
+import json
+import os
+import re
+import shutil
+import struct
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperstack.engine.model import StreamKind
+from hyperstack.errors import InternalError
+
+PART = 16 * 1024
+"""Longest text of one record; a longer line is cut (moby's copier does the same)."""
+
+_STATE = struct.Struct("<8sQQQQQ")
+_MAGIC = b"hyperlg1"
+_UNSAFE = re.compile(rb"[^\x20-\x21\x23-\x25\x27-\x3b\x3d\x3f-\x5b\x5d-\x7e\n]")
+_CONTROL = re.compile("[\x00-\x1f\u2028\u2029]")
+_KINDS = (StreamKind.STDOUT, StreamKind.STDERR)
+
+
+def _one_for_each_byte(error: UnicodeError) -> tuple[str, int]:
+    """Replace every invalid byte, as Go does; Python would replace a cut sequence once."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("hyper-log", _one_for_each_byte)
+
+
+def escape(text: bytes) -> bytes:
+    """Return bytes as the inside of a JSON string, escaped as Docker's log does."""
+    if _UNSAFE.search(text) is None:
+        return text.replace(b"\n", b"\\n")
+    string = text.decode("utf-8", "hyper-log")
+    for character, escaped in (
+        ("\\", "\\\\"),
+        ('"', '\\"'),
+        ("\n", "\\n"),
+        ("\r", "\\r"),
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+    ):
+        string = string.replace(character, escaped)
+    if _CONTROL.search(string):
+        string = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", string)
+    return string.encode()
+
+
+def stamp(time_ns: int) -> str:
+    """Return a time as RFC 3339 with nanoseconds, as Go prints it (no trailing zeros)."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{text}{fraction}Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """How a log is kept. ``max_size`` in bytes (0: no bound), ``attributes`` go into each record.
+
+    ``path`` None keeps nothing (driver ``none``).
+    """
+
+    path: Path | None
+    state: Path
+    max_size: int = 0
+    max_files: int = 1
+    compress: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+class _Stream:
+    """One stream's way into the log: what is stored, and the unfinished line after it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.pending = bytearray()
+
+
+class LogWriter:
+    """The one writer of a container's log. Not for several threads."""
+
+    def __init__(self, settings: LogSettings, generation: int, *, fresh: bool) -> None:
+        """Open or make the log. Raises InternalError if the disk refuses."""
+        self.settings = settings
+        self.readers: set[asyncio.Event] = set()
+        """Set at every record and at the end; each reader that follows has its own."""
+        self.closed = False
+        self._generation = generation
+        self._streams = {kind: _Stream() for kind in _KINDS}
+        self._log = -1
+        self._size = 0
+        attributes = dict(settings.attributes)
+        self._attributes = (
+            b'"attrs":' + json.dumps(attributes, separators=(",", ":")).encode() + b","
+            if attributes
+            else b""
+        )
+        try:
+            self._state = os.open(settings.state, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if settings.path is not None:
+                self._open_log(settings.path)
+            if fresh:
+                self._store()
+            else:
+                self._recover()
+        except OSError as error:
+            raise InternalError(f"the container's log can't be opened: {error}") from error
+
+    def _open_log(self, path: Path) -> None:
+        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._size = os.fstat(self._log).st_size
+
+    def _recover(self) -> None:
+        """Cut off what an earlier daemon wrote without recording it."""
+        raw = os.pread(self._state, _STATE.size + 4, 0)
+        if len(raw) != _STATE.size + 4 or zlib.crc32(raw[:-4]).to_bytes(4, "little") != raw[-4:]:
+            return
+        magic, generation, inode, size, out, err = _STATE.unpack(raw[:-4])
+        if magic != _MAGIC or generation != self._generation:
+            return
+        self._streams[StreamKind.STDOUT].taken = out
+        self._streams[StreamKind.STDERR].taken = err
+        if self._log < 0:
+            return
+        # Another inode: the daemon died in a rotation, before anything went into the new file.
+        recorded = size if os.fstat(self._log).st_ino == inode else 0
+        if self._size > recorded:
+            os.ftruncate(self._log, recorded)
+            self._size = recorded
+
+    def _store(self) -> None:
+        inode = os.fstat(self._log).st_ino if self._log >= 0 else 0
+        raw = _STATE.pack(
+            _MAGIC,
+            self._generation,
+            inode,
+            self._size,
+            self._streams[StreamKind.STDOUT].taken,
+            self._streams[StreamKind.STDERR].taken,
+        )
+        os.pwrite(self._state, raw + zlib.crc32(raw).to_bytes(4, "little"), 0)
+
+    def taken(self, kind: StreamKind) -> int:
+        """Return the stream's offset up to which everything is in the log."""
+        return self._streams[kind].taken
+
+    def append(self, kind: StreamKind, offset: int, data: bytes, time_ns: int) -> None:
+        """Take bytes of a stream; *offset* is where they lie in it, what is known is skipped.
+
+        An unfinished line waits in memory until it ends or is 16 KiB long. Raises OSError.
+        """
+        stream = self._streams[kind]
+        known = stream.taken + len(stream.pending)
+        if offset > known:
+            # The agent gave up a part (its buffer is bounded): go on from here.
+            self._write(kind, bytes(stream.pending), time_ns)
+            stream.pending.clear()
+            stream.taken = known = offset
+        stream.pending += data[known - offset :] if offset < known else data
+        end = stream.pending.rfind(b"\n") + 1
+        if len(stream.pending) - end >= PART:
+            end += (len(stream.pending) - end) // PART * PART
+        if end:
+            complete = bytes(stream.pending[:end])
+            del stream.pending[:end]
+            self._write(kind, complete, time_ns)
+
+    def finish(self, kind: StreamKind) -> None:
+        """Store the stream's unfinished last line: nothing more comes."""
+        stream = self._streams[kind]
+        if stream.pending and not self.closed:
+            rest = bytes(stream.pending)
+            stream.pending.clear()
+            self._write(kind, rest, time.time_ns())
+
+    def _write(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
+        if not text:
+            return
+        if self._log >= 0:
+            self._put(kind, text, time_ns)
+        self._streams[kind].taken += len(text)
+        self._store()
+        self._notify()
+
+    def _put(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
+        tail = b'","stream":"%s",%s"time":"%s"}\n' % (
+            kind.encode(),
+            self._attributes,
+            stamp(time_ns).encode(),
+        )
+        bound = self.settings.max_size
+        lines = text.split(b"\n")
+        if bound and self._size + len(text) * 2 >= bound:
+            for part in _parts(lines):
+                if self._size >= bound:
+                    self._rotate()
+                self._out(b'{"log":"' + escape(part) + tail)
+        elif max(map(len, lines)) >= PART or lines[-1]:
+            self._out(b"".join(b'{"log":"' + escape(part) + tail for part in _parts(lines)))
+        else:
+            between = b"\\n" + tail + b'{"log":"'
+            inner = between.join(escape(text[:-1]).split(b"\\n")) if b"\\" not in text else None
+            if inner is None:
+                inner = between.join(escape(line) for line in lines[:-1])
+            self._out(b'{"log":"' + inner + b"\\n" + tail)
+
+    def _out(self, record: bytes) -> None:
+        view = memoryview(record)
+        while view:
+            written = os.write(self._log, view)
+            self._size += written
+            view = view[written:]
+
+    def _rotate(self) -> None:
+        """Move the full log to ``.1``, ``.1`` to ``.2`` ..., and begin a new one."""
+        path = self.settings.path
+        assert path is not None
+        os.close(self._log)
+        self._log = -1
+        suffix = ".gz" if self.settings.compress else ""
+        keep = self.settings.max_files
+        if keep <= 1:
+            path.unlink()
+        else:
+            for number in range(keep - 1, 1, -1):
+                older = path.with_name(f"{path.name}.{number - 1}{suffix}")
+                if older.exists():
+                    older.rename(path.with_name(f"{path.name}.{number}{suffix}"))
+            first = path.with_name(f"{path.name}.1")
+            path.rename(first)
+            if self.settings.compress:
+                _compress(first)
+        self._open_log(path)
+        self._store()
+
+    def _notify(self) -> None:
+        for event in self.readers:
+            event.set()
+
+    def close(self) -> None:
+        """Close the files; readers that follow end."""
+        if self.closed:
+            return
+        self.closed = True
+        self._notify()
+        for fd in (self._log, self._state):
+            if fd >= 0:
+                os.close(fd)
+        self._log = self._state = -1
+
+
+def _parts(lines: list[bytes]) -> list[bytes]:
+    """Cut lines (the last one without its newline) into records of at most 16 KiB."""
+    made: list[bytes] = []
+    for index, line in enumerate(lines):
+        whole = line + b"\n" if index < len(lines) - 1 else line
+        if len(whole) <= PART:
+            if whole:
+                made.append(whole)
+        else:
+            made += [whole[at : at + PART] for at in range(0, len(whole), PART)]
+    return made
+
+
+def _compress(path: Path) -> None:
+    partial = path.with_name(f".{path.name}.gz")
+    with path.open("rb") as source, gzip.open(partial, "wb", compresslevel=1) as target:
+        shutil.copyfileobj(source, target)
+    partial.rename(path.with_name(f"{path.name}.gz"))
+    path.unlink()
+
+
+def remove_logs(path: Path) -> None:
+    """Remove a log with its rotated files."""
+    for found in path.parent.glob(f"{path.name}*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.unlink()
