@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from hyperstack.engine import rooms, runtimes
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, PathStat
+from hyperstack.model import Container, PathStat
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import (
     Conflict,

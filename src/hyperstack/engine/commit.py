@@ -11,7 +11,7 @@ import msgspec
 from hyperstack.engine import archive
 from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, ContainerConfig, Status
+from hyperstack.model import Container, ContainerConfig, Status
 from hyperstack.errors import Conflict, HyperError
 from hyperstack.image.changes import apply_changes
 

@@ -23,7 +23,7 @@ from hyperstack.engine import (
     update,
 )
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import (
+from hyperstack.model import (
     Container,
     ContainerConfig,
     EndpointSettings,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperstack.config import Config
-from hyperstack.engine.model import Container, Exec, StreamKind
+from hyperstack.model import Container, Exec, StreamKind
 from hyperstack.engine.sandbox import Sandboxes
 from hyperstack.engine.session import Hub
 from hyperstack.engine.table import Table

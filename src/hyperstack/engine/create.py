@@ -12,7 +12,7 @@ import msgspec
 
 from hyperstack.engine import disks, names, runtimes
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import (
+from hyperstack.model import (
     Container,
     ContainerConfig,
     ContainerState,

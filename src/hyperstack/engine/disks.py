@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container
+from hyperstack.model import Container
 from hyperstack.errors import InternalError
 from hyperstack.platform import process
 

@@ -10,7 +10,7 @@ from hyperstack.config import Config
 from hyperstack.engine import reconcile, volumes
 from hyperstack.engine.containers import ContainerService, ExecService
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container
+from hyperstack.model import Container
 from hyperstack.engine.networks import NetworkService
 from hyperstack.engine.sandbox import Sandboxes
 from hyperstack.engine.system import SystemService

@@ -9,7 +9,7 @@ import msgspec
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
-from hyperstack.engine.model import Container, Exec, ExecConfig, Status, StreamKind
+from hyperstack.model import Container, Exec, ExecConfig, Status, StreamKind
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.session import InputGate, Session
 from hyperstack.engine.spec import Streams, exec_process

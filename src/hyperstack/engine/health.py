@@ -15,7 +15,7 @@ import msgspec
 from hyperstack.engine import exec
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.engine.model import (
+from hyperstack.model import (
     Container,
     ExecConfig,
     Health,

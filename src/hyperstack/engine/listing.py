@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.ids import short
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogWriter
-from hyperstack.engine.model import Container, StreamKind
+from hyperstack.model import Container, StreamKind
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.spec import Streams
 from hyperstack.errors import GuestError, HyperError

@@ -22,7 +22,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperstack.engine.model import StreamKind
+from hyperstack.model import StreamKind
 from hyperstack.errors import InternalError
 
 PART = 16 * 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogSettings, LogWriter
 from hyperstack.engine.logread import LogReader
-from hyperstack.engine.model import Container, LogConfig, LogQuery, LogRecord
+from hyperstack.model import Container, LogConfig, LogQuery, LogRecord
 from hyperstack.errors import InvalidParameter, NotImplementedHere
 
 DRIVERS = ("json-file", "local", "none")

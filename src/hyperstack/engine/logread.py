@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from hyperstack.engine.logfile import LogWriter
-from hyperstack.engine.model import LogQuery, LogRecord, StreamKind
+from hyperstack.model import LogQuery, LogRecord, StreamKind
 
 CHUNK = 1 << 18
 """Bytes read at once."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.logging import reader_for
-from hyperstack.engine.model import Container, LogQuery, LogRecord
+from hyperstack.model import Container, LogQuery, LogRecord
 from hyperstack.errors import InvalidParameter
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from hyperstack.engine import networking, remove, restart
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.guest import messages
 from hyperstack.guest.messages import EventKind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict
 from hyperstack.guest import messages
 

@@ -8,7 +8,7 @@ import shutil
 
 from hyperstack.engine import restart, stop
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict, InvalidParameter
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import logging
 
 from hyperstack.engine import start, stop
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.errors import HyperError, NotModified
 
 log = logging.getLogger(__name__)

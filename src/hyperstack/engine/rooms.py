@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperstack.engine import disks, networking
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, HostConfig
+from hyperstack.model import Container, HostConfig
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
 from hyperstack.guest import messages

@@ -26,8 +26,8 @@ from hyperstack.ids import ContainerId, SandboxId, new_id
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform.cgroup import CgroupLimits, Cgroups
 from hyperstack.platform.tasks import Tasks
-from hyperstack.store import containers as rows
-from hyperstack.store.containers import SandboxRow
+from hyperstack.engine import rows
+from hyperstack.engine.rows import SandboxRow
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
 from hyperstack.volume.share import Share, ShareMount

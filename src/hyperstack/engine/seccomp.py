@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from hyperstack.engine.model import HostConfig
+from hyperstack.model import HostConfig
 from hyperstack.guest import caps
 from hyperstack.guest.seccomp import compile_profile
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from hyperstack.engine.model import StreamKind
+from hyperstack.model import StreamKind
 
 BUFFER = 1 << 20
 """Bytes of output that wait for one client before the process is held back."""

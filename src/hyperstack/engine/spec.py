@@ -10,7 +10,7 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperstack.engine.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
+from hyperstack.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
 from hyperstack.engine.tmpfs import tmpfs_mount
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import caps, messages

@@ -12,7 +12,7 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
 from hyperstack.engine.logging import open_log
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.spec import container_message

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container
+from hyperstack.model import Container
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperstack import __version__
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.engine.prune import disk_usage
 from hyperstack.engine.runtimes import HOST_DEFAULT
 from hyperstack.image.service import Image

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, Status
+from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.messages import Task

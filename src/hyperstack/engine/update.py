@@ -6,7 +6,7 @@ import msgspec
 
 from hyperstack.engine import rooms
 from hyperstack.engine.core import Core
-from hyperstack.engine.model import Container, HostConfig, RestartPolicy, Status
+from hyperstack.model import Container, HostConfig, RestartPolicy, Status
 from hyperstack.engine.spec import limits
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages

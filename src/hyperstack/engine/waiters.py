@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from hyperstack.engine.model import Container, Status, WaitResult
+from hyperstack.model import Container, Status, WaitResult
 from hyperstack.errors import InvalidParameter
 from hyperstack.ids import ContainerId
 

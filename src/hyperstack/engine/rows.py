@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from hyperstack.engine.model import Container
+from hyperstack.model import Container
 from hyperstack.ids import ContainerId, SandboxId
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import MachineRecord
