@@ -37,7 +37,7 @@ struct jail {
     uid_t uid;
     gid_t gid;
     uint64_t caps; /* bits of the capabilities that stay; 0 for every machine */
-    int no_aslr, wait, report;
+    int no_aslr, proc, wait, report;
     const char *oom_score;
     struct bind binds[MAX_BINDS];
     struct tmpfs tmpfs[MAX_TMPFS];

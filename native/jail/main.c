@@ -2,7 +2,7 @@
  *
  * Options (see docs/jail.md): --root DIR --netns FILE --cgroup DIR --uid N --gid N --caps BITS
  * --bind SOURCE TARGET [r-]ro|rw --tmpfs TARGET OPTIONS --exec-tmpfs TARGET OPTIONS --device PATH
- * --fd TARGET SOURCE --limit RESOURCE VALUE --env NAME=VALUE --filter FILE --no-aslr
+ * --fd TARGET SOURCE --limit RESOURCE VALUE --env NAME=VALUE --filter FILE --no-aslr --proc
  * --oom-score N --report FD --wait
  *
  * On the report descriptor: "PID\n" of the jailed process, then nothing (the program runs) or

@@ -98,6 +98,8 @@ static void one(struct jail *jail, const char *option)
         report_to(jail->report);
     } else if (!strcmp(option, "--no-aslr")) {
         jail->no_aslr = 1;
+    } else if (!strcmp(option, "--proc")) {
+        jail->proc = 1;
     } else if (!strcmp(option, "--wait")) {
         jail->wait = 1;
     } else if (!strcmp(option, "--oom-score")) {

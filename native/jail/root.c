@@ -100,6 +100,14 @@ static void read_only(const char *path, unsigned long flags)
         die("read-only", path);
 }
 
+/* A procfs of the jail's own process namespace, without anything but processes in it (proc(5)). */
+static void mount_proc(void)
+{
+    make_target("proc", 1);
+    if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=invisible"))
+        die("mount", "/proc");
+}
+
 void build_root(const struct jail *jail)
 {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
@@ -108,6 +116,8 @@ void build_root(const struct jail *jail)
         die("root", jail->root);
     read_only(".", MS_NOSUID | MS_NODEV);
     mount_devices(jail);
+    if (jail->proc)
+        mount_proc();
     for (size_t i = 0; i < jail->tmpfs_count; i++)
         mount_tmpfs(&jail->tmpfs[i]);
     for (size_t i = 0; i < jail->bind_count; i++)

@@ -71,6 +71,8 @@ class JailSpec:
     capabilities: int = 0
     no_aslr: bool = False
     oom_score: int | None = None
+    proc: bool = False
+    """A /proc that shows the jail's own processes and nothing else."""
 
     def options(self, report: int, filter_fd: int | None) -> list[str]:
         """Return the launcher's command line after its name."""
@@ -84,6 +86,8 @@ class JailSpec:
             made += ["--filter", f"/proc/self/fd/{filter_fd}"]
         if self.no_aslr:
             made.append("--no-aslr")
+        if self.proc:
+            made.append("--proc")
         if self.oom_score is not None:
             made += ["--oom-score", str(self.oom_score)]
         for path in self.cgroups:

@@ -58,4 +58,11 @@ CREATE TABLE sandboxes (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (IMAGES, CONTAINERS)
+VOLUMES = """
+CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    data BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (IMAGES, CONTAINERS, VOLUMES)

@@ -1,0 +1,137 @@
+"""The share of a sandbox: volumes and bind mounts, served by one jailed virtiofsd (design 7).
+
+Each mount is bound to ``/share/NAME`` in the jail of virtiofsd, read-only there if it is read-only,
+so what the guest's root does cannot lift it. virtiofsd runs as the host's root with the few
+capabilities that make root in the container root on the files (no MKNOD: no device files), sees no
+other file of the host, and ends with the VMM, whose connection it serves. The listening socket is
+made here and handed over, so the VMM's own uid may connect and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperstack.config import Config
+from hyperstack.errors import InternalError
+from hyperstack.guest.caps import mask
+from hyperstack.guest.kit import Kit
+from hyperstack.platform import jail
+from hyperstack.platform.filters import Program
+
+SOCKET = "share.sock"
+LISTEN_FD = 3
+ROOT = "/share"
+MAX_FILES = 65_536
+"""Descriptors of one virtiofsd: what bounds how many files a guest can hold open."""
+
+_CAPABILITIES = mask(
+    f"CAP_{name}"
+    for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID SETGID SETUID SETFCAP".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareMount:
+    """A host directory or file that the guest finds as ``/share/NAME``."""
+
+    name: str
+    source: Path
+    read_only: bool
+
+
+class Share:
+    """Starts and ends the virtiofsd of sandboxes."""
+
+    def __init__(self, config: Config, kit: Kit) -> None:
+        self._config = config
+        self._kit = kit
+
+    async def start(
+        self, sandbox: str, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
+    ) -> Path:
+        """Serve *mounts* and return the vhost-user socket for the VMM that runs as *uid*.
+
+        Raises InternalError if virtiofsd can't be started; nothing is left then.
+        """
+        path = self._config.sandbox_run_dir(sandbox) / SOCKET
+        return await asyncio.to_thread(self._start, path, uid, mounts, cgroups)
+
+    def _start(
+        self, path: Path, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
+    ) -> Path:
+        listening = _listen(path, uid)
+        try:
+            process = jail.launch_blocking(
+                self._spec(listening.fileno(), mounts, cgroups), self._kit.jail
+            )
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            listening.close()
+        process.close()
+        return path
+
+    def _spec(
+        self, listening: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
+    ) -> jail.JailSpec:
+        return jail.JailSpec(
+            root=self._kit.virtiofsd_root,
+            argv=(
+                self._kit.virtiofsd,
+                f"--fd={LISTEN_FD}",
+                f"--shared-dir={ROOT}",
+                "--sandbox=none",
+                "--seccomp=none",
+                "--cache=auto",
+                "--xattr",
+                "--inode-file-handles=never",
+                "--announce-submounts",
+                "--log-level=error",
+            ),
+            program=Program.VIRTIOFSD,
+            uid=0,
+            gid=0,
+            capabilities=_CAPABILITIES,
+            binds=tuple(
+                jail.Bind(
+                    source=mount.source,
+                    target=f"{ROOT}/{mount.name}",
+                    read_only=mount.read_only,
+                    recursive=True,
+                )
+                for mount in mounts
+            ),
+            tmpfs=(jail.Tmpfs(target=ROOT, size=1 << 20, mode=0o755),),
+            devices=("/dev/null", "/dev/urandom"),
+            proc=True,
+            cgroups=tuple(cgroups),
+            fds={LISTEN_FD: listening},
+            limits={resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: MAX_FILES},
+        )
+
+    async def stop(self, sandbox: str) -> None:
+        """Remove what ``start`` left; virtiofsd ends with its VMM or with the sandbox's cgroup."""
+        (self._config.sandbox_run_dir(sandbox) / SOCKET).unlink(missing_ok=True)
+
+
+def _listen(path: Path, uid: int) -> socket.socket:
+    """Make a listening unix socket that only *uid* may connect to."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        # The folder belongs to root and is new, so nobody connects before the mode is set.
+        listening.bind(str(path))
+        path.chmod(0o600)
+        os.chown(path, uid, uid)
+        listening.listen(1)
+    except OSError as error:
+        listening.close()
+        raise InternalError(f"the sandbox's share has no socket: {error.strerror}") from error
+    return listening
