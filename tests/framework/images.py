@@ -35,6 +35,7 @@ def busybox_tar() -> bytes:
             if name != "busybox":
                 link = tarfile.TarInfo(f"bin/{name}")
                 link.type, link.linkname = tarfile.LNKTYPE, "bin/busybox"
+                link.mode = 0o755  # a link's mode is the file's to Docker
                 tar.addfile(link)
         _file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"
               b"daemon:x:1:1::/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n"
