@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 
 from hyperstack.engine import rooms, runtimes
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, PathStat
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import (
     Conflict,
@@ -25,6 +24,7 @@ from hyperstack.errors import (
 )
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
+from hyperstack.model import Container, PathStat
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hyperstack.engine import logs
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, LogQuery, Status, StreamKind
 from hyperstack.engine.session import Session
 from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.model import Container, LogQuery, Status, StreamKind
 
 
 async def attach(

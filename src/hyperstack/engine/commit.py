@@ -11,9 +11,9 @@ import msgspec
 from hyperstack.engine import archive
 from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, ContainerConfig, Status
 from hyperstack.errors import Conflict, HyperError
 from hyperstack.image.changes import apply_changes
+from hyperstack.model import Container, ContainerConfig, Status
 
 
 async def commit(

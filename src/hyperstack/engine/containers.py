@@ -23,6 +23,11 @@ from hyperstack.engine import (
     update,
 )
 from hyperstack.engine.core import Core
+from hyperstack.engine.session import Session
+from hyperstack.engine.waiters import Wait
+from hyperstack.errors import Conflict
+from hyperstack.guest import messages
+from hyperstack.ids import ContainerId, ExecId
 from hyperstack.model import (
     Container,
     ContainerConfig,
@@ -34,11 +39,10 @@ from hyperstack.model import (
     LogRecord,
     PathStat,
 )
-from hyperstack.engine.session import Session
-from hyperstack.engine.waiters import Wait
-from hyperstack.errors import Conflict
-from hyperstack.guest import messages
-from hyperstack.ids import ContainerId, ExecId
+
+
+List = list
+"""The builtin, since the service's own ``list`` hides it."""
 
 
 class ContainerService:
@@ -54,7 +58,7 @@ class ContainerService:
         """Find a container."""
         return self._core.table.get(ref)
 
-    def list(self, *, all: bool, limit: int, filters: dict[str, list[str]]) -> list[Container]:
+    def list(self, *, all: bool, limit: int, filters: dict[str, List[str]]) -> List[Container]:
         """List containers, newest first."""
         return listing.list_containers(self._core, all_=all, limit=limit, filters=filters)
 
@@ -66,7 +70,7 @@ class ContainerService:
         host: HostConfig,
         networks: dict[str, EndpointSettings],
         platform: str = "",
-    ) -> tuple[ContainerId, list[str]]:
+    ) -> tuple[ContainerId, List[str]]:
         """Create a container; see ``engine/create.py``."""
         return await create.create(
             self._core, name=name, config=config, host=host, networks=networks, platform=platform
@@ -106,7 +110,7 @@ class ContainerService:
         """Rename it."""
         await update.rename(self._core, self.get(ref), new_name)
 
-    async def update(self, ref: str, changes: update.UpdateConfig) -> list[str]:
+    async def update(self, ref: str, changes: update.UpdateConfig) -> List[str]:
         """Change its limits; returns warnings."""
         return await update.update(self._core, self.get(ref), changes)
 
@@ -129,7 +133,7 @@ class ContainerService:
             messages.Resize(handle=live.handle, rows=rows, columns=columns),
         )
 
-    async def top(self, ref: str, ps_args: str) -> tuple[list[str], list[list[str]]]:
+    async def top(self, ref: str, ps_args: str) -> tuple[List[str], List[List[str]]]:
         """Return its processes as titles and rows."""
         return await top.top(self._core, self.get(ref), ps_args)
 
@@ -193,7 +197,7 @@ class ContainerService:
         self._core.event(container, "export")
         return stream
 
-    async def changes(self, ref: str) -> list[messages.Change]:
+    async def changes(self, ref: str) -> List[messages.Change]:
         """Return what differs from its image."""
         return await archive.changes(self._core, self.get(ref))
 
@@ -206,7 +210,7 @@ class ContainerService:
         comment: str,
         author: str,
         pause: bool,
-        changes: list[str],
+        changes: List[str],
         config: ContainerConfig | None,
     ) -> str:
         """Make an image of it; returns the image's id."""
@@ -228,7 +232,7 @@ class ContainerService:
         """Yield samples of its counters."""
         return stats.stats(self._core, self.get(ref), stream=stream, one_shot=one_shot)
 
-    async def prune(self, filters: dict[str, list[str]]) -> tuple[list[ContainerId], int]:
+    async def prune(self, filters: dict[str, List[str]]) -> tuple[List[ContainerId], int]:
         """Remove stopped containers; returns ids and freed bytes."""
         return await prune.prune(self._core, filters)
 
@@ -247,7 +251,7 @@ class ExecService:
         """Find an exec. Raises NotFound."""
         return exec.get(self._core, identifier)
 
-    def of(self, container: ContainerId) -> list[ExecId]:
+    def of(self, container: ContainerId) -> List[ExecId]:
         """Return the ids of a container's execs that run."""
         return [e.id for e in self._core.execs.values() if e.container == container and e.running]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperstack.config import Config
-from hyperstack.model import Container, Exec, StreamKind
 from hyperstack.engine.sandbox import Sandboxes
 from hyperstack.engine.session import Hub
 from hyperstack.engine.table import Table
@@ -16,6 +15,7 @@ from hyperstack.engine.waiters import Waiters
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId, ExecId
 from hyperstack.image.service import ImageService
+from hyperstack.model import Container, Exec, StreamKind
 from hyperstack.network.manager import NetworkManager
 from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database

@@ -12,6 +12,13 @@ import msgspec
 
 from hyperstack.engine import disks, names, runtimes
 from hyperstack.engine.core import Core
+from hyperstack.engine.spec import rlimits
+from hyperstack.engine.tmpfs import parse_tmpfs
+from hyperstack.engine.validate import validate
+from hyperstack.errors import InvalidParameter
+from hyperstack.guest import caps
+from hyperstack.ids import ContainerId, is_container_name, new_id
+from hyperstack.image.service import Image
 from hyperstack.model import (
     Container,
     ContainerConfig,
@@ -21,13 +28,6 @@ from hyperstack.model import (
     LogConfig,
     MountState,
 )
-from hyperstack.engine.spec import rlimits
-from hyperstack.engine.tmpfs import parse_tmpfs
-from hyperstack.engine.validate import validate
-from hyperstack.errors import InvalidParameter
-from hyperstack.guest import caps
-from hyperstack.ids import ContainerId, is_container_name, new_id
-from hyperstack.image.service import Image
 from hyperstack.volume.binds import resolve_mounts
 
 DEFAULT_SHM = 64 << 20
@@ -76,6 +76,7 @@ async def create(
         core.container_dir(identifier).mkdir(parents=True, mode=0o710)
         await disks.make(core, container)
         await core.table.add(container)
+        await core.volumes.settle(made)
     except BaseException:
         core.table.release_name(chosen, identifier)
         await asyncio.to_thread(shutil.rmtree, core.container_dir(identifier), True)
@@ -185,7 +186,7 @@ def storage_size(host: HostConfig, default: int) -> int:
         match = _SIZE.match(value.strip())
         if match is None:
             raise InvalidParameter(f"invalid size: '{value}'")
-        unit = 1024 ** " kmgtp".index(match[2].lower() or " ")
+        unit: int = 1024 ** " kmgtp".index(match[2].lower() or " ")
         size = int(match[1]) * unit
         if not disks.SMALLEST <= size <= disks.LARGEST:
             raise InvalidParameter(

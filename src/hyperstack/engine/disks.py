@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from hyperstack.engine.core import Core
-from hyperstack.model import Container
 from hyperstack.errors import InternalError
+from hyperstack.model import Container
 from hyperstack.platform import process
 
 SMALLEST = 16 << 20

@@ -10,7 +10,6 @@ from hyperstack.config import Config
 from hyperstack.engine import reconcile, volumes
 from hyperstack.engine.containers import ContainerService, ExecService
 from hyperstack.engine.core import Core
-from hyperstack.model import Container
 from hyperstack.engine.networks import NetworkService
 from hyperstack.engine.sandbox import Sandboxes
 from hyperstack.engine.system import SystemService
@@ -20,6 +19,7 @@ from hyperstack.errors import InternalError
 from hyperstack.events import EventBus
 from hyperstack.guest.kit import Kit
 from hyperstack.image.service import ImageService
+from hyperstack.model import Container
 from hyperstack.network.manager import NetworkManager
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform.cgroup import Cgroups
@@ -71,7 +71,7 @@ class Engine:
             images=images,
             sandboxes=Sandboxes(config, db, kit, machines, network, Cgroups.detect(), self._tasks),
             networks=manager,
-            volumes=LocalVolumes(config, db),
+            volumes=LocalVolumes(config, db, self.events),
             tasks=self._tasks,
             waiters=Waiters(),
             default_runtime=choice.runtime,
@@ -80,6 +80,7 @@ class Engine:
         images.set_users(self._image_users)
         core.sandboxes.on_reconnect = lambda sandbox: reconcile.reconnected(core, sandbox)
         await images.recover()
+        await core.volumes.recover(volumes.used_names(core.table))
         await manager.start()
         summary = await reconcile.reconcile(core)
         await manager.reconcile(_wanted_endpoints(core))

@@ -9,7 +9,6 @@ import msgspec
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
-from hyperstack.model import Container, Exec, ExecConfig, Status, StreamKind
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.session import InputGate, Session
 from hyperstack.engine.spec import Streams, exec_process
@@ -18,6 +17,7 @@ from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.ids import ExecId, new_id
+from hyperstack.model import Container, Exec, ExecConfig, Status, StreamKind
 
 log = logging.getLogger(__name__)
 

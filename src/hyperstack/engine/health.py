@@ -15,6 +15,7 @@ import msgspec
 from hyperstack.engine import exec
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
+from hyperstack.errors import HyperError
 from hyperstack.model import (
     Container,
     ExecConfig,
@@ -23,7 +24,6 @@ from hyperstack.model import (
     HealthProbe,
     Status,
 )
-from hyperstack.errors import HyperError
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.ids import short
+from hyperstack.model import Container, Status
 
 Filters = dict[str, list[str]]
 Test = Callable[[Container], bool]

@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogWriter
-from hyperstack.model import Container, StreamKind
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.spec import Streams
 from hyperstack.errors import GuestError, HyperError
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentClient, OutputStream
+from hyperstack.model import Container, StreamKind
 
 log = logging.getLogger(__name__)
 

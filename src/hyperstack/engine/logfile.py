@@ -22,8 +22,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperstack.model import StreamKind
 from hyperstack.errors import InternalError
+from hyperstack.model import StreamKind
 
 PART = 16 * 1024
 """Longest text of one record; a longer line is cut (moby's copier does the same)."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogSettings, LogWriter
 from hyperstack.engine.logread import LogReader
-from hyperstack.model import Container, LogConfig, LogQuery, LogRecord
 from hyperstack.errors import InvalidParameter, NotImplementedHere
+from hyperstack.model import Container, LogConfig, LogQuery, LogRecord
 
 DRIVERS = ("json-file", "local", "none")
 _NOT_HERE = (

@@ -82,7 +82,7 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def last_lines(path: Path, count: int, end: int | None = None) -> list[bytes]:
-    """Return the last *count* lines of a plain file (up to byte *end*), read backwards; blocking."""
+    """Return the last *count* lines of a plain file up to byte *end*, read backwards; blocking."""
     with path.open("rb") as file:
         position = file.seek(0, os.SEEK_END) if end is None else end
         text = b""

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.logging import reader_for
-from hyperstack.model import Container, LogQuery, LogRecord
 from hyperstack.errors import InvalidParameter
+from hyperstack.model import Container, LogQuery, LogRecord
 
 
 async def open_logs(core: Core, container: Container, query: LogQuery) -> AsyncIterator[LogRecord]:

@@ -11,10 +11,10 @@ from typing import Any
 from hyperstack.engine import networking, remove, restart
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.model import Container, Status
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.guest import messages
 from hyperstack.guest.messages import EventKind
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict
 from hyperstack.guest import messages
+from hyperstack.model import Container, Status
 
 
 async def pause(core: Core, container: Container) -> None:

@@ -17,12 +17,12 @@ from hyperstack.engine import health, monitor, networking, remove, restart, star
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import open_log
-from hyperstack.model import Container, Status
+from hyperstack.engine.rows import SandboxRow, load_sandboxes
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId
-from hyperstack.engine.rows import SandboxRow, load_sandboxes
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ import logging
 import shutil
 
 from hyperstack.engine import restart, stop
+from hyperstack.engine import volumes as volumes_of
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     await core.table.save(container)
     await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
     if volumes:
-        await core.volumes.drop_anonymous(container.mounts)
+        used = volumes_of.used_names(core.table, leaving=container.id)
+        await core.volumes.drop_anonymous(container.mounts, used)
     await core.table.delete(container)
     core.live.pop(container.id, None)
     hub = core.hubs.pop(container.id, None)

@@ -11,8 +11,8 @@ import logging
 
 from hyperstack.engine import start, stop
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.errors import HyperError, NotModified
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 

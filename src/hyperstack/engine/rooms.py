@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hyperstack.engine import disks, networking
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, HostConfig
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
 from hyperstack.guest import messages
+from hyperstack.model import Container, HostConfig
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Runtime
 from hyperstack.volume.share import ShareMount
@@ -79,7 +79,9 @@ async def _mounts(
 ) -> tuple[tuple[ShareMount, ...], tuple[messages.Mount, ...]]:
     shares: list[ShareMount] = []
     mounts: list[messages.Mount] = []
-    for number, mount in enumerate(container.mounts):
+    # A mount below another one's target comes after it, as with Docker.
+    ordered = sorted(container.mounts, key=lambda mount: mount.destination.count("/"))
+    for number, mount in enumerate(ordered):
         if mount.type == "tmpfs":
             continue
         source = await core.volumes.mount_source(mount)

@@ -10,8 +10,8 @@ import sqlite3
 
 import msgspec
 
-from hyperstack.model import Container
 from hyperstack.ids import ContainerId, SandboxId
+from hyperstack.model import Container
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import MachineRecord
 

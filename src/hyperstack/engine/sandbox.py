@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperstack.config import Config
+from hyperstack.engine import rows
+from hyperstack.engine.rows import SandboxRow
 from hyperstack.errors import GuestError, HyperError, InternalError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentClient
@@ -26,8 +28,6 @@ from hyperstack.ids import ContainerId, SandboxId, new_id
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform.cgroup import CgroupLimits, Cgroups
 from hyperstack.platform.tasks import Tasks
-from hyperstack.engine import rows
-from hyperstack.engine.rows import SandboxRow
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
 from hyperstack.volume.share import Share, ShareMount
@@ -132,6 +132,10 @@ class Sandboxes:
             return self._drivers[runtime]
         except KeyError:
             raise InvalidParameter(f"unknown or invalid runtime name: {runtime}") from None
+
+    def update_limits(self, sandbox: SandboxId, limits: CgroupLimits) -> None:
+        """Change the limits of a sandbox's cgroup. Raises InternalError if the kernel refuses."""
+        self._cgroups.update(sandbox, limits)
 
     def reserve_uid(self) -> int:
         """Take a host uid that no sandbox runs as. Raises InternalError when all are taken."""

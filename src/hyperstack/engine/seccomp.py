@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from hyperstack.model import HostConfig
 from hyperstack.guest import caps
 from hyperstack.guest.seccomp import compile_profile
+from hyperstack.model import HostConfig
 
 
 def profile_of(host: HostConfig) -> str | None:

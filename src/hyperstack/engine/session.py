@@ -1,7 +1,7 @@
 """Attached clients of a process: what a hijacked connection is pumped with.
 
-A ``Session`` is a bounded queue of output and a gate for input. A slow client holds the process back
-(as with Docker); a client that is gone does not.
+A ``Session`` is a bounded queue of output and a gate for input. A slow client holds the process
+back (as with Docker); a client that is gone does not.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperstack.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
 from hyperstack.engine.tmpfs import tmpfs_mount
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import caps, messages
 from hyperstack.guest.messages import Namespace
+from hyperstack.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -108,7 +108,7 @@ def container_message(
     return messages.Container(
         id=container.id,
         root=rooms.root,
-        mounts=rooms.mounts + _tmpfs(host),
+        mounts=tuple(sorted((*rooms.mounts, *_tmpfs(host)), key=lambda m: m.target.count("/"))),
         hostname=container.config.hostname,
         domainname=container.config.domainname,
         namespaces=_namespaces(host) & ~shared,

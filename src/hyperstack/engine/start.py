@@ -12,7 +12,6 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
 from hyperstack.engine.logging import open_log
-from hyperstack.model import Container, Status
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.spec import container_message
@@ -20,6 +19,7 @@ from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParame
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.guest.messages import Stage
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 

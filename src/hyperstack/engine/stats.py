@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from hyperstack.engine.core import Core
-from hyperstack.model import Container
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
+from hyperstack.model import Container
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ import signal as signals
 from hyperstack.engine import start
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotModified
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
+from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hyperstack import __version__
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.engine.prune import disk_usage
 from hyperstack.engine.runtimes import HOST_DEFAULT
 from hyperstack.image.service import Image
+from hyperstack.model import Container, Status
 from hyperstack.vmm import DefaultChoice
 from hyperstack.vmm.base import Driver, Runtime
 from hyperstack.volume.local import Volume

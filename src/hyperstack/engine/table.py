@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from hyperstack.model import Container
+from hyperstack.engine import rows
 from hyperstack.errors import Conflict, InvalidParameter, NotFound
 from hyperstack.ids import ContainerId
-from hyperstack.engine import rows
+from hyperstack.model import Container
 from hyperstack.store.database import Database
 
 

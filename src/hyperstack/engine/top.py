@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, Status
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.messages import Task
+from hyperstack.model import Container, Status
 
 
 def _clock(ticks: int) -> str:

@@ -6,11 +6,12 @@ import msgspec
 
 from hyperstack.engine import rooms
 from hyperstack.engine.core import Core
-from hyperstack.model import Container, HostConfig, RestartPolicy, Status
 from hyperstack.engine.spec import limits
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.ids import is_container_name
+from hyperstack.model import Container, HostConfig, RestartPolicy, Status
+from hyperstack.vmm.base import Runtime
 
 
 class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ async def _apply(core: Core, container: Container) -> None:
     live = core.live[container.id]
     memory = rooms.vm_memory(core, container.host)
     row = live.sandbox.row
-    driver = core.sandboxes.driver(rooms.Runtime(row.runtime))
+    driver = core.sandboxes.driver(Runtime(row.runtime))
     if container.host.memory and memory > row.memory and not driver.capabilities.resize_memory:
         raise InvalidParameter(
             f"the container's virtual machine has {row.memory >> 20} MiB and can't grow while it "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from hyperstack.model import Container, Status, WaitResult
 from hyperstack.errors import InvalidParameter
 from hyperstack.ids import ContainerId
+from hyperstack.model import Container, Status, WaitResult
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 

@@ -1,0 +1,144 @@
+"""Volumes as clients see them: with the containers that use them, and Docker's filters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hyperstack.engine.core import Core
+from hyperstack.engine.listing import Filters, label_test
+from hyperstack.engine.table import Table
+from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.ids import ContainerId
+from hyperstack.volume.local import DRIVER, LocalVolumes, Volume
+
+_KEYS = frozenset({"name", "label", "label!", "dangling", "driver"})
+
+
+def users(table: Table, name: str) -> list[ContainerId]:
+    """Return the containers, running or not, that have a volume among their mounts."""
+    return [c.id for c in table if any(m.type == "volume" and m.name == name for m in c.mounts)]
+
+
+def used_names(table: Table, leaving: ContainerId | None = None) -> set[str]:
+    """Return the volumes that containers other than *leaving* have among their mounts."""
+    return {
+        mount.name
+        for container in table
+        if container.id != leaving
+        for mount in container.mounts
+        if mount.type == "volume"
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeUse:
+    """A volume, where it lies on the host, and how many containers use it."""
+
+    volume: Volume
+    mountpoint: str
+    references: int
+
+
+class VolumeService:
+    """What clients may do with volumes."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def _volumes(self) -> LocalVolumes:
+        return self._core.volumes
+
+    def _use(self, volume: Volume) -> VolumeUse:
+        return VolumeUse(
+            volume=volume,
+            mountpoint=str(self._volumes.path(volume)),
+            references=len(users(self._core.table, volume.name)),
+        )
+
+    def get(self, name: str) -> VolumeUse:
+        """Find a volume. Raises NotFound."""
+        return self._use(self._volumes.get(name))
+
+    def list(self, filters: Filters) -> list[VolumeUse]:
+        """List volumes by name. Raises InvalidParameter for filters that Docker refuses."""
+        return [self._use(volume) for volume in self._selected(filters, _KEYS)]
+
+    def _selected(self, filters: Filters, keys: frozenset[str]) -> Iterator[Volume]:
+        for key in filters:
+            if key not in keys:
+                raise InvalidParameter(f"invalid filter '{key}'")
+        wanted = label_test(filters.get("label", []))
+        unwanted = [label_test([value]) for value in filters.get("label!", [])]
+        used = used_names(self._core.table)
+        dangling = _boolean("dangling", filters.get("dangling", []))
+        for volume in self._volumes.all():
+            if not wanted(volume.labels) or any(test(volume.labels) for test in unwanted):
+                continue
+            if dangling is not None and (volume.name not in used) is not dangling:
+                continue
+            if not _named(volume.name, filters.get("name", [])):
+                continue
+            if "driver" in filters and DRIVER not in filters["driver"]:
+                continue
+            yield volume
+
+    async def create(
+        self,
+        name: str,
+        driver: str = DRIVER,
+        driver_opts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> VolumeUse:
+        """Make a volume, or return the one of this name."""
+        volume = await self._volumes.create(name, driver=driver, options=driver_opts, labels=labels)
+        return self._use(volume)
+
+    async def remove(self, name: str, force: bool = False) -> None:
+        """Remove a volume. Raises Conflict if a container uses it, NotFound unless *force*."""
+        await self._volumes.remove(name, users=users(self._core.table, name), force=force)
+
+    async def prune(self, filters: Filters) -> tuple[tuple[str, ...], int]:
+        """Remove unused anonymous volumes (``all``: named ones too); return names and bytes."""
+        everything = _boolean("all", filters.get("all", []))
+        rest = {key: values for key, values in filters.items() if key != "all"}
+        chosen = {v.name for v in self._selected(rest, frozenset({"label", "label!"}))}
+        used = used_names(self._core.table)
+        removed = []
+        freed = 0
+        for volume in await self._volumes.list_with_sizes():
+            if volume.name not in chosen or volume.name in used:
+                continue
+            if not (volume.anonymous or everything):
+                continue
+            try:
+                await self.remove(volume.name)
+            except Conflict:
+                continue  # a container has taken it meanwhile
+            removed.append(volume.name)
+            freed += max(0, volume.size)
+        self._core.events.publish("volume", "prune", "", {"reclaimed": str(freed)})
+        return tuple(removed), freed
+
+
+def _named(name: str, patterns: list[str]) -> bool:
+    if not patterns:
+        return True
+    try:
+        return any(re.search(pattern, name) for pattern in patterns)
+    except re.error:
+        return any(pattern in name for pattern in patterns)
+
+
+def _boolean(key: str, values: list[str]) -> bool | None:
+    """Read a filter of truth; None if it is not given. Raises InvalidParameter."""
+    if not values:
+        return None
+    answers = {value.lower() in ("1", "t", "true") for value in values}
+    if len(answers) > 1 or any(
+        v.lower() not in ("0", "1", "t", "f", "true", "false") for v in values
+    ):
+        raise InvalidParameter(f"invalid filter '{key}={values}'")
+    return answers.pop()
