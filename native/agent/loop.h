@@ -6,7 +6,9 @@
 
 typedef void loop_fn(void *context, uint32_t events);
 
-int loop_init(void);
+int loop_init(void); /* 0 or -errno */
+/* With EPOLLET among the events the callback comes once per change; loop_change with the same
+ * events then asks again for what is still to be had. */
 int loop_add(int fd, uint32_t events, loop_fn *fn, void *context); /* 0 or -errno */
 int loop_change(int fd, uint32_t events);
 void loop_remove(int fd); /* does not close it; nothing is called for it any more */

@@ -19,8 +19,12 @@ void reply_failure(struct request request, int error, enum hyper_stage stage, co
 /* Sends an event if a daemon is connected. Frees the message. */
 void send_event(enum hyper_event_kind kind, struct writer *message);
 
-/* What dispatches an op: payload is valid during the call only. */
+/* What dispatches an op: payload is valid during the call only. A handler that finds it malformed or
+ * a field unknown leaves payload->bad set and does nothing: the connection is then closed. */
 typedef void request_fn(struct request request, struct reader *payload);
+
+/* Runs the handler of an op; false if the payload was malformed. */
+bool dispatch_request(struct request request, const uint8_t *payload, size_t length);
 
 /* container side (see container.h) */
 request_fn handle_root_mount, handle_container_start, handle_exec, handle_freeze, handle_update,
