@@ -40,7 +40,6 @@ from hyperstack.model import (
     PathStat,
 )
 
-
 List = list
 """The builtin, since the service's own ``list`` hides it."""
 

@@ -36,7 +36,7 @@ async def make(core: Core, container: Container) -> None:
 
 async def template_for(core: Core, size: int) -> Path:
     """Return an empty ext4 image of *size* bytes, making it if it is the first of its size."""
-    kit = core.sandboxes.kit.ext4_template
+    kit: Path = core.sandboxes.kit.ext4_template
     if kit.stat().st_size == size:
         return kit
     folder = core.config.data_root / "templates"

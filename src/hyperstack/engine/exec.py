@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 KEPT = 300.0
 """Seconds for which an ended exec can still be inspected."""
 MOST = 1000
-"""Execs of one container at a time at most."""
+"""Execs of one container that have not ended at most."""
 
 
 async def create(core: Core, container: Container, config: ExecConfig) -> ExecId:
@@ -32,8 +33,9 @@ async def create(core: Core, container: Container, config: ExecConfig) -> ExecId
     _running(core, container)
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
-    if sum(e.container == container.id for e in core.execs.values()) >= MOST:
-        raise Conflict(f"container {container.id} has {MOST} execs, remove some by ending them")
+    mine = (e for e in core.execs.values() if e.container == container.id)
+    if sum(e.exit_code is None for e in mine) >= MOST:
+        raise Conflict(f"container {container.id} has {MOST} execs that have not ended")
     identifier = ExecId(new_id())
     core.execs[identifier] = Exec(id=identifier, container=container.id, config=config)
     core.event(container, f"exec_create: {' '.join(config.cmd)}", execID=identifier)
@@ -178,8 +180,8 @@ async def _watch(
     ended: asyncio.Future[messages.ProcessState],
     session: Session | None,
 ) -> None:
-    container_ended = asyncio.ensure_future(live.ended)
-    await asyncio.wait({ended, container_ended}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {ended, live.ended}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         await asyncio.wait({ended}, timeout=1.0)
     execution.exit_code = ended.result().code if ended.done() else 137

@@ -29,4 +29,5 @@ def filter_for(host: HostConfig) -> bytes:
 
 @lru_cache(maxsize=64)
 def _compiled(profile: str | None, bits: int) -> bytes:
-    return compile_profile(profile, caps.names(bits))
+    program: bytes = compile_profile(profile, caps.names(bits))
+    return program
