@@ -1,0 +1,1 @@
+"""The benchmark: every line of SPECIFICATION.md, on the real stack (docs/performance.md)."""
