@@ -1,0 +1,241 @@
+"""A request being answered: what was asked, its body, and the ways to answer it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from hyperstack import __version__
+from hyperstack.api.docker import gojson, gotime, http1
+from hyperstack.api.docker.connection import Connection
+from hyperstack.api.docker.filters import Filters
+from hyperstack.api.docker.filters import parse as parse_filters
+from hyperstack.api.docker.query import Query
+from hyperstack.errors import HyperError, InvalidParameter
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+SERVER = f"Hyper/{__version__} (linux)"
+
+MAX_JSON = 4 << 20
+"""Bytes of a JSON body at most."""
+JSON_BOUND = 60.0
+"""Seconds for which a JSON body may take to arrive."""
+JSON = "application/json"
+_STANDING = (
+    ("Api-Version", API_VERSION),
+    ("Docker-Experimental", "false"),
+    ("Ostype", "linux"),
+    ("Server", SERVER),
+)
+_date = (0, "")
+
+
+def version_tuple(text: str) -> tuple[int, int]:
+    """Return an API version for comparison."""
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+class BodyTooLarge(HyperError):
+    """A JSON body over the bound: status 413."""
+
+
+class Request:
+    """One request on its connection. Exactly one of the answering methods is called."""
+
+    def __init__(self, head: http1.Head, connection: Connection, query: str) -> None:
+        self.head = head
+        self.connection = connection
+        self.query = Query(query)
+        self.params: dict[str, str] = {}
+        self.version = version_tuple(API_VERSION)
+        self.answered = False
+        self.hijacked = False
+        self.keep_alive = head.keep_alive
+        self.body = http1.BodyReader(head.length)
+        self._continued = not head.expects_continue
+
+    # --- what was asked
+
+    def at_least(self, version: str) -> bool:
+        """Tell whether the client speaks API *version* or newer."""
+        return self.version >= version_tuple(version)
+
+    @property
+    def name(self) -> str:
+        """The object's name or id in the path."""
+        return self.params["name"]
+
+    @property
+    def filters(self) -> Filters:
+        """The ``filters`` parameter."""
+        return parse_filters(self.query.text("filters"))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with the request."""
+        return self.head.length != 0
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives. Raises ConnectionResetError if it is cut."""
+        if self.body.done:
+            return
+        await self._say_continue()
+        while not self.body.done:
+            data = await self.connection.read()
+            if not data:
+                raise ConnectionResetError("the request's body was cut")
+            parts = self.body.feed(data)
+            if self.body.done:
+                self.connection.unread(self.body.rest)
+            for part in parts:
+                yield part
+
+    async def _say_continue(self) -> None:
+        if not self._continued:
+            self._continued = True
+            await self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def read(self, bound: int = MAX_JSON) -> bytes:
+        """Return the whole body. Raises BodyTooLarge or InvalidParameter (too slow)."""
+        if (self.head.length or 0) > bound:
+            raise BodyTooLarge(f"request body is larger than {bound} bytes")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(JSON_BOUND):
+                async for part in self.stream():
+                    size += len(part)
+                    if size > bound:
+                        raise BodyTooLarge(f"request body is larger than {bound} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            raise InvalidParameter("request body did not arrive in time") from None
+        return b"".join(parts)
+
+    async def json(self, *, needed: bool = False) -> Any:
+        """Return the JSON body, None if there is none. Raises InvalidParameter.
+
+        *needed*: an empty body is an error.
+        """
+        given = self.head.headers.get("content-type", "")
+        kind = given.partition(";")[0].strip().lower()
+        if self.has_body or given:
+            if not kind:
+                raise InvalidParameter("malformed Content-Type header (): mime: no media type")
+            if kind != JSON:
+                raise InvalidParameter(
+                    f"unsupported Content-Type header ({given}): must be 'application/json'"
+                )
+        data = await self.read()
+        if not data.strip():
+            if needed:
+                raise InvalidParameter("invalid JSON: got EOF while reading request body")
+            return None
+        return gojson.decode(data)
+
+    async def object(self, schema: gojson.Schema[Any], *, needed: bool = False) -> Any:
+        """Return the JSON body read by *schema*; its zero value for null or no body."""
+        raw = await self.json(needed=needed)
+        return schema.model() if raw is None else schema.read(raw)
+
+    # --- answers
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: str = JSON,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Send a whole answer."""
+        self.answered = True
+        fields = [*_STANDING, *headers]
+        if body or status not in (204, 304):
+            fields.append(("Content-Type", content_type))
+        if status not in (204, 304):
+            fields.append(("Content-Length", str(len(body))))
+        if self.head.method == "HEAD":
+            body = b""
+        await self.connection.write(self._head(status, fields) + body)
+
+    async def answer_json(self, value: Any, status: int = 200) -> None:
+        """Send a value as JSON."""
+        await self.answer(status, gojson.encode(value))
+
+    async def start(
+        self,
+        status: int = 200,
+        content_type: str = JSON,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> Stream:
+        """Send the head of an answer whose body is written piece by piece."""
+        self.answered = True
+        fields = [*_STANDING, *headers, ("Content-Type", content_type)]
+        chunked = self.head.minor == 1
+        if chunked:
+            fields.append(("Transfer-Encoding", "chunked"))
+        else:
+            self.keep_alive = False
+        await self.connection.write(self._head(status, fields))
+        return Stream(self, chunked=chunked)
+
+    async def hijack(self, content_type: str) -> Connection:
+        """Take the connection for a process's streams: 101 if the client asked to upgrade."""
+        # Old clients send an empty chunked body with their upgrade; what follows it is input.
+        if not self.body.done:
+            await self.read()
+        self.answered = self.hijacked = True
+        self.keep_alive = False
+        if self.head.upgrade:
+            head = http1.response_head(
+                101,
+                (("Content-Type", content_type), ("Connection", "Upgrade"), ("Upgrade", "tcp")),
+            )
+        else:
+            head = http1.response_head(200, (("Content-Type", content_type),))
+        await self.connection.write(head)
+        return self.connection
+
+    def _head(self, status: int, fields: list[tuple[str, str]]) -> bytes:
+        fields.append(("Date", _now()))
+        if not self.keep_alive:
+            fields.append(("Connection", "close"))
+        elif self.head.minor == 0:
+            fields.append(("Connection", "keep-alive"))
+        return http1.response_head(status, fields)
+
+
+def _now() -> str:
+    global _date
+    seconds = int(time.time())
+    if _date[0] != seconds:
+        _date = (seconds, gotime.http_date(seconds))
+    return _date[1]
+
+
+class Stream:
+    """An answer's body under way. ``end`` completes it; without it the client sees it was cut."""
+
+    def __init__(self, request: Request, *, chunked: bool) -> None:
+        self._connection = request.connection
+        self._chunked = chunked
+        self._silent = request.head.method == "HEAD"
+
+    async def write(self, *parts: bytes) -> None:
+        """Send a part of the body, waiting for a slow client. Raises ConnectionResetError."""
+        size = sum(map(len, parts))
+        if not size or self._silent:
+            return
+        if self._chunked:
+            await self._connection.write(http1.chunk(size), *parts, http1.CHUNK_END)
+        else:
+            await self._connection.write(*parts)
+
+    async def end(self) -> None:
+        """Complete the body."""
+        if self._chunked and not self._silent:
+            await self._connection.write(http1.LAST_CHUNK)
