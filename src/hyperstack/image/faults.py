@@ -1,0 +1,246 @@
+"""What goes wrong between here and a registry, in the words that Docker's users know.
+
+    Fault
+    |-- Unreachable   no answer: name, connection, TLS, time; worded as Go words it
+    `-- Refused       an answer that says no: status, and the code of the distribution
+                      specification ("Error Codes") or what stands for one
+
+These never leave the image layer: ``translate`` makes errors for users of them. Whatever of a
+registry's answer ends up in a sentence is cut and freed of control characters first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import re
+import ssl
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from hyperstack.errors import (
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
+from hyperstack.image.reference import Reference
+
+MAX_ERROR_BODY = 64 << 10
+MAX_MESSAGE = 1024
+MAX_ERRORS = 16
+_CODES = frozenset(
+    {
+        "UNKNOWN",
+        "UNSUPPORTED",
+        "UNAUTHORIZED",
+        "DENIED",
+        "UNAVAILABLE",
+        "TOOMANYREQUESTS",
+        "DIGEST_INVALID",
+        "SIZE_INVALID",
+        "NAME_INVALID",
+        "TAG_INVALID",
+        "NAME_UNKNOWN",
+        "MANIFEST_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNVERIFIED",
+        "MANIFEST_BLOB_UNKNOWN",
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+    }
+)
+_DENIED = "requested access to the resource is denied"
+_ADDRESS = re.compile(r"\('([0-9a-fA-F.:%a-z]+)', ([0-9]+)")
+
+
+class Fault(Exception):
+    """A registry could not be used. ``retryable``: the same request may succeed a moment later."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+
+
+class Unreachable(Fault):
+    """There was no answer, or it broke off. ``url`` is what was asked."""
+
+    def __init__(self, message: str, *, retryable: bool, endpoint_down: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+        self.endpoint_down = endpoint_down
+        """Another way to the same registry (plain HTTP, another mirror) may work."""
+
+
+class Refused(Fault):
+    """The registry said no. ``code`` is of the specification, ``retry_after`` is in seconds."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retryable=status >= 500 or status == 429)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+def printable(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Return foreign text fit for a terminal: cut, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+
+
+def asked(method: str, url: URL) -> str:
+    """Return ``Get "https://..."``, the way in which Go begins a sentence; without any query."""
+    return f'{method.capitalize()} "{url.with_query(None).with_fragment(None)}"'
+
+
+def unreachable(method: str, url: URL, error: Exception) -> Unreachable:
+    """Word what aiohttp or the system raised for one request."""
+    reason, retryable, down = _reason(url, error)
+    return Unreachable(f"{asked(method, url)}: {reason}", retryable=retryable, endpoint_down=down)
+
+
+def _reason(url: URL, error: Exception) -> tuple[str, bool, bool]:
+    """Return Go's words, whether a retry makes sense, whether another endpoint may work."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _certificate(error.certificate_error), False, True
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"dial tcp: lookup {url.host}: no such host", False, True
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "http: server gave HTTP response to HTTPS client", False, True
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"proxyconnect tcp: {error.os_error.strerror or error.os_error}", False, True
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _dial(url, error.os_error), False, True
+    if isinstance(error, TimeoutError):
+        return "context deadline exceeded (Client.Timeout exceeded)", True, True
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF", True, False
+    if isinstance(error, aiohttp.ClientPayloadError | asyncio.IncompleteReadError):
+        return "unexpected EOF", True, False
+    if isinstance(error, OSError):
+        text = (error.strerror or str(error)).lower()
+        return f"read tcp: {text}", True, False
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"malformed HTTP response: {printable(error.message, 200)}", False, False
+    return printable(str(error), 200) or type(error).__name__, False, False
+
+
+def _dial(url: URL, error: OSError) -> str:
+    match = _ADDRESS.search(str(error))
+    host, port = (match[1], match[2]) if match else (url.host or "", str(url.port or ""))
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    reasons = {
+        111: "connection refused",
+        113: "no route to host",
+        101: "network is unreachable",
+        110: "connection timed out",
+        104: "connection reset by peer",
+    }
+    reason = reasons.get(error.errno or 0, (error.strerror or str(error)).lower())
+    return f"dial tcp {where}: connect: {reason}"
+
+
+def _certificate(error: Exception) -> str:
+    words = "tls: failed to verify certificate: x509: "
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return words + printable(str(error), 200)
+    if error.verify_code in (2, 18, 19, 20, 21):
+        return words + "certificate signed by unknown authority"
+    if error.verify_code in (9, 10):
+        return words + "certificate has expired or is not yet valid"
+    return words + printable(error.verify_message, 200)
+
+
+def refused(status: int, body: bytes, *, scope_denied: bool, retry_after: float | None) -> Refused:
+    """Word a registry's answer; *scope_denied* is RFC 6750's ``insufficient_scope``."""
+    phrase = _phrase(status)
+    if not 400 <= status < 500:
+        return Refused(
+            f"received unexpected HTTP status: {phrase}", status=status, retry_after=retry_after
+        )
+    errors = [("DENIED", _DENIED)] if scope_denied else []
+    errors += _listed(status, body)
+    if not errors:
+        return Refused(_unparsed(status, body), status=status, retry_after=retry_after)
+    words = [
+        f"{code.lower().replace('_', ' ')}: {message}"
+        if message
+        else code.lower().replace("_", " ")
+        for code, message in errors
+    ]
+    return Refused(words[0], status=status, code=errors[0][0], retry_after=retry_after)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _listed(status: int, body: bytes) -> list[tuple[str, str]]:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return []
+    if not isinstance(document, dict):
+        return []
+    details = document.get("details")
+    if isinstance(details, str) and details:  # what Docker Hub's token server says
+        code = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}.get(status, "UNKNOWN")
+        return [(code, printable(details))]
+    errors = document.get("errors")
+    if not isinstance(errors, list):
+        return []
+    return [_one(error) for error in errors[:MAX_ERRORS] if isinstance(error, dict)]
+
+
+def _one(error: dict[str, object]) -> tuple[str, str]:
+    code, message = error.get("code"), error.get("message")
+    known = code.upper() if isinstance(code, str) and code.upper() in _CODES else "UNKNOWN"
+    return known, printable(message) if isinstance(message, str) else ""
+
+
+def _unparsed(status: int, body: bytes) -> str:
+    if status == 401:
+        return "unauthorized: authentication required"
+    quoted = json.dumps(printable(body[:512].decode(errors="replace")))
+    return f"error parsing HTTP {status} response body: no error details found: {quoted}"
+
+
+def translate(
+    fault: Fault, reference: Reference | None = None, *, pull: bool = False
+) -> HyperError:
+    """Make the error that a user sees of a fault about *reference*."""
+    if not isinstance(fault, Refused):
+        return Unavailable(fault.message)
+    if pull and reference is not None:
+        if fault.code == "DENIED":
+            return NotFound(
+                f"pull access denied for {reference.familiar_name}, repository does not exist or "
+                f"may require 'docker login': {fault.message}"
+            )
+        if fault.code == "MANIFEST_UNKNOWN":
+            return NotFound(f"manifest for {reference.familiar()} not found: {fault.message}")
+        if fault.code == "NAME_UNKNOWN":
+            return NotFound(f"repository {reference.familiar_name} not found: {fault.message}")
+    return _by_status(fault)
+
+
+def _by_status(fault: Refused) -> HyperError:
+    if fault.status in (401, 403):
+        return Unauthorized(fault.message)
+    if fault.status == 404:
+        return NotFound(fault.message)
+    if fault.retryable:
+        return Unavailable(fault.message)
+    if fault.code in ("NAME_INVALID", "TAG_INVALID", "UNSUPPORTED"):
+        return InvalidParameter(fault.message)
+    return InternalError(fault.message)

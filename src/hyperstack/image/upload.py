@@ -1,0 +1,192 @@
+"""Pushing to a repository: OCI distribution specification 1.1, "Pushing manifests" and "blobs".
+
+A blob goes up in one PUT. Should that break off, or be refused as too large, the next try sends
+chunks, and goes on after the last one that the registry has. Where the registry tells to upload to
+(Location) may be another server: who we are is then not told to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from yarl import URL
+
+from hyperstack.errors import InternalError
+from hyperstack.image.faults import Fault, Refused, asked, unreachable
+from hyperstack.image.manifest import Descriptor, digest_of
+from hyperstack.image.registry import BACKOFF, MAX_WAIT, Repository, backoff
+from hyperstack.image.transport import Answer, Request, redirect
+
+CHUNK = 16 << 20
+READ = 256 << 10
+MAX_ANSWER = 64 << 10
+COMMIT_PATIENCE = 300.0
+"""Seconds in which a registry may hash and store a blob whose last byte it has."""
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})\Z")
+Report = Callable[[int], None]
+
+
+class Upload:
+    """The way of one blob, a file of ours, into a repository."""
+
+    def __init__(
+        self, repository: Repository, blob: Descriptor, path: Path, report: Report
+    ) -> None:
+        self._repository = repository
+        self._blob = blob
+        self._path = path
+        self._report = report
+
+    async def mount(self, source: str) -> bool:
+        """Ask for the blob to be taken over from another repository of the same registry."""
+        query = {"mount": self._blob.digest, "from": source}
+        answer = await self._begin(query, (f"repository:{source}:pull",))
+        if answer.status == 201:
+            return True
+        await self._cancel(self._location(self._repository.url("blobs/uploads/"), answer))
+        return False
+
+    async def run(self, attempts: int) -> None:
+        """Send the blob. Raises Refused, Unreachable, InternalError."""
+        location: URL | None = None
+        for attempt in range(1, attempts + 1):
+            try:
+                if location is None:
+                    begun = await self._begin({}, ())
+                    location = self._location(self._repository.url("blobs/uploads/"), begun)
+                    await self._whole(location)
+                else:
+                    await self._chunks(location)
+                return
+            except Fault as fault:
+                wait = backoff(fault, attempt, 2 * BACKOFF)
+                if attempt == attempts or wait > MAX_WAIT or not _again(fault, attempt):
+                    raise
+                if isinstance(fault, Refused) and fault.status in (404, 416):
+                    location = None  # the registry forgot the upload: begin anew
+                await asyncio.sleep(wait)
+
+    async def _begin(self, query: dict[str, str], scopes: tuple[str, ...]) -> Answer:
+        url = self._repository.url("blobs/uploads/").with_query(query)
+        request = self._request("POST", url, b"")
+        ok = (201, 202) if query else (202,)
+        return await self._repository.answer(request, MAX_ANSWER, ok=ok, scopes=scopes)
+
+    async def _whole(self, location: URL) -> None:
+        url = self._finish(location)
+        await self._send("PUT", url, 0, self._blob.size, (201, 204), COMMIT_PATIENCE)
+
+    async def _chunks(self, location: URL) -> None:
+        location, done = await self._status(location)
+        while done < self._blob.size:
+            size = min(CHUNK, self._blob.size - done)
+            answer = await self._send("PATCH", location, done, size, (202, 204), None)
+            location = self._location(location, answer)
+            done += size
+        url = self._finish(location)
+        await self._send("PUT", url, done, 0, (201, 204), COMMIT_PATIENCE)
+
+    async def _status(self, location: URL) -> tuple[URL, int]:
+        """Return where to go on, and how many bytes the registry has."""
+        request = self._request("GET", location)
+        answer = await self._repository.answer(request, MAX_ANSWER, ok=(202, 204))
+        match = _RANGE.match(answer.headers.get("Range", ""))
+        last = int(match[1]) if match else 0
+        # "0-0" is what registries say of one byte as well as of none.
+        done = last + 1 if last else 0
+        if done > self._blob.size:
+            raise InternalError(f"the registry has more of {self._blob.digest} than there is")
+        return self._location(location, answer), done
+
+    async def _cancel(self, location: URL) -> None:
+        """Tell the registry that an upload will not be used; it would expire anyway."""
+        request = self._request("DELETE", location)
+        try:
+            await self._repository.answer(request, MAX_ANSWER, ok=range(200, 500), attempts=1)
+        except Fault:
+            return
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        offset: int,
+        size: int,
+        ok: tuple[int, ...],
+        patience: float | None,
+    ) -> Answer:
+        headers = {"Content-Type": "application/octet-stream"}
+        if method == "PATCH":
+            headers["Content-Range"] = f"{offset}-{offset + size - 1}"
+        limits = self._repository.transport.limits
+        try:
+            async with asyncio.timeout(patience or limits.request) as bound:
+
+                async def body() -> AsyncIterator[bytes]:
+                    async for chunk in self._read(offset, size):
+                        yield chunk
+                        # It was taken; the peer has as long again for the next one.
+                        more = max(limits.idle, patience or limits.request)
+                        bound.reschedule(asyncio.get_running_loop().time() + more)
+
+                request = Request(
+                    method=method,
+                    url=url,
+                    headers=headers,
+                    body=body if size else b"",
+                    length=size if size else None,
+                    idle=patience,
+                    verify=self._repository.endpoint.verify,
+                )
+                return await self._repository.stream(request, MAX_ANSWER, ok)
+        except TimeoutError as error:
+            raise unreachable(method, url, error) from error
+
+    async def _read(self, offset: int, size: int) -> AsyncIterator[bytes]:
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            left = size
+            while left:
+                chunk = await asyncio.to_thread(file.read, min(READ, left))
+                if not chunk:
+                    raise InternalError(f"blob {self._blob.digest} is shorter than it should be")
+                left -= len(chunk)
+                self._report(self._blob.size if not left and not size else offset + size - left)
+                yield chunk
+
+    def _request(self, method: str, url: URL, body: bytes | None = None) -> Request:
+        return Request(method=method, url=url, body=body, verify=self._repository.endpoint.verify)
+
+    def _finish(self, location: URL) -> URL:
+        return location.update_query({"digest": self._blob.digest})
+
+    def _location(self, url: URL, answer: Answer) -> URL:
+        target = answer.headers.get("Location", "")
+        if not target:
+            raise InternalError(f"{asked('Post', url)}: the registry does not say where to upload")
+        return redirect(url, url, target)
+
+
+def _again(fault: Fault, attempt: int) -> bool:
+    """Tell whether another way of sending may work where this one did not."""
+    if fault.retryable:
+        return True
+    return isinstance(fault, Refused) and fault.status in (404, 413, 416) and attempt == 1
+
+
+async def put_manifest(repository: Repository, name: str, data: bytes, media_type: str) -> None:
+    """Store a manifest under a tag or its digest. Raises Refused."""
+    request = Request(
+        method="PUT",
+        url=repository.url(f"manifests/{name}"),
+        body=data,
+        headers={"Content-Type": media_type},
+        verify=repository.endpoint.verify,
+    )
+    answer = await repository.answer(request, MAX_ANSWER, ok=(200, 201, 202))
+    stated = answer.headers.get("Docker-Content-Digest")
+    if stated and stated != digest_of(data):
+        raise InternalError(f"the registry stored the manifest as {stated[:100]!r}")
