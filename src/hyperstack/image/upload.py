@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from yarl import URL
 
@@ -55,15 +56,16 @@ class Upload:
         for attempt in range(1, attempts + 1):
             try:
                 if location is None:
-                    begun = await self._begin({}, ())
-                    location = self._location(self._repository.url("blobs/uploads/"), begun)
+                    answer = await self._begin({}, ())
+                    location = self._location(self._repository.url("blobs/uploads/"), answer)
                     await self._whole(location)
                 else:
                     await self._chunks(location)
                 return
             except Fault as fault:
                 wait = backoff(fault, attempt, 2 * BACKOFF)
-                if attempt == attempts or wait > MAX_WAIT or not _again(fault, attempt):
+                begun = location is not None
+                if attempt == attempts or wait > MAX_WAIT or not _again(fault, begun=begun):
                     raise
                 if isinstance(fault, Refused) and fault.status in (404, 416):
                     location = None  # the registry forgot the upload: begin anew
@@ -123,45 +125,49 @@ class Upload:
             headers["Content-Range"] = f"{offset}-{offset + size - 1}"
         limits = self._repository.transport.limits
         try:
-            async with asyncio.timeout(patience or limits.request) as bound:
+            with self._path.open("rb") as file:
+                async with asyncio.timeout(limits.request) as bound:
 
-                async def body() -> AsyncIterator[bytes]:
-                    async for chunk in self._read(offset, size):
-                        yield chunk
-                        # It was taken; the peer has as long again for the next one.
-                        more = max(limits.idle, patience or limits.request)
-                        bound.reschedule(asyncio.get_running_loop().time() + more)
+                    async def body() -> AsyncIterator[bytes]:
+                        async for chunk in self._read(file, offset, size):
+                            yield chunk
+                            # It was taken; the peer has that long for the next one.
+                            now = asyncio.get_running_loop().time()
+                            bound.reschedule(now + (patience or limits.request))
 
-                request = Request(
-                    method=method,
-                    url=url,
-                    headers=headers,
-                    body=body if size else b"",
-                    length=size if size else None,
-                    idle=patience,
-                    verify=self._repository.endpoint.verify,
-                )
-                return await self._repository.stream(request, MAX_ANSWER, ok)
+                    request = Request(
+                        method=method,
+                        url=url,
+                        headers=headers,
+                        body=body if size else b"",
+                        length=size or None,
+                    )
+                    return await self._repository.ask(request, MAX_ANSWER, ok=ok, timed=False)
         except TimeoutError as error:
             raise unreachable(method, url, error) from error
+        except OSError as error:
+            raise InternalError(f"cannot read blob {self._blob.digest}: {error}") from error
 
-    async def _read(self, offset: int, size: int) -> AsyncIterator[bytes]:
-        with self._path.open("rb") as file:
-            file.seek(offset)
-            left = size
-            while left:
-                chunk = await asyncio.to_thread(file.read, min(READ, left))
-                if not chunk:
-                    raise InternalError(f"blob {self._blob.digest} is shorter than it should be")
-                left -= len(chunk)
-                self._report(self._blob.size if not left and not size else offset + size - left)
-                yield chunk
+    async def _read(self, file: BinaryIO, offset: int, size: int) -> AsyncIterator[bytes]:
+        file.seek(offset)
+        left = size
+        while left:
+            chunk = await asyncio.to_thread(file.read, min(READ, left))
+            if not chunk:
+                raise InternalError(f"blob {self._blob.digest} is shorter than it should be")
+            left -= len(chunk)
+            self._report(offset + size - left)
+            yield chunk
 
     def _request(self, method: str, url: URL, body: bytes | None = None) -> Request:
-        return Request(method=method, url=url, body=body, verify=self._repository.endpoint.verify)
+        return Request(method=method, url=url, body=body)
 
     def _finish(self, location: URL) -> URL:
-        return location.update_query({"digest": self._blob.digest})
+        # As text: what the registry put into its address must come back as it was.
+        text = str(location.with_fragment(None))
+        joint = "&" if location.raw_query_string else "?"
+        digest = self._blob.digest.replace(":", "%3A")
+        return URL(f"{text}{joint}digest={digest}", encoded=True)
 
     def _location(self, url: URL, answer: Answer) -> URL:
         target = answer.headers.get("Location", "")
@@ -170,11 +176,11 @@ class Upload:
         return redirect(url, url, target)
 
 
-def _again(fault: Fault, attempt: int) -> bool:
-    """Tell whether another way of sending may work where this one did not."""
-    if fault.retryable:
-        return True
-    return isinstance(fault, Refused) and fault.status in (404, 413, 416) and attempt == 1
+def _again(fault: Fault, *, begun: bool) -> bool:
+    """Tell whether the next try, which is another way of sending, may work."""
+    return fault.retryable or (
+        begun and isinstance(fault, Refused) and fault.status in (404, 413, 416)
+    )
 
 
 async def put_manifest(repository: Repository, name: str, data: bytes, media_type: str) -> None:
@@ -184,7 +190,6 @@ async def put_manifest(repository: Repository, name: str, data: bytes, media_typ
         url=repository.url(f"manifests/{name}"),
         body=data,
         headers={"Content-Type": media_type},
-        verify=repository.endpoint.verify,
     )
     answer = await repository.answer(request, MAX_ANSWER, ok=(200, 201, 202))
     stated = answer.headers.get("Docker-Content-Digest")
