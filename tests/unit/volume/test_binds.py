@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperstack.config import Config
+from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.events import EventBus
+from hyperstack.ids import ContainerId
+from hyperstack.model import (
+    Container,
+    ContainerConfig,
+    ContainerState,
+    HostConfig,
+    MountPoint,
+    MountState,
+)
+from hyperstack.store.database import Database
+from hyperstack.volume.binds import from_mount, parse_bind, resolve_mounts
+from hyperstack.volume.local import LocalVolumes
+
+
+class Containers:
+    """Containers by name, for ``--volumes-from``."""
+
+    def __init__(self, **mounts: tuple[MountState, ...]) -> None:
+        self._mounts = mounts
+
+    def get(self, reference: str) -> Container:
+        if reference not in self._mounts:
+            raise NotFound(f"No such container: {reference}")
+        return Container(
+            id=ContainerId(reference),
+            name=reference,
+            created_ns=0,
+            image_id="",
+            config=ContainerConfig(),
+            host=HostConfig(),
+            state=ContainerState(),
+            mounts=self._mounts[reference],
+        )
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Iterator[LocalVolumes]:
+    db = Database(tmp_path / "hyper.db")
+    yield LocalVolumes(Config(data_root=tmp_path), db, EventBus())
+    db.close()
+
+
+async def resolve(
+    volumes: LocalVolumes,
+    host: HostConfig,
+    config: ContainerConfig | None = None,
+    containers: Containers | None = None,
+) -> dict[str, MountState]:
+    made = await resolve_mounts(
+        volumes, config or ContainerConfig(), host, containers or Containers()
+    )
+    return {mount.destination: mount for mount in made}
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "source", "writable"),
+    [
+        ("/a:/b", "bind", "/a", True),
+        ("/a:/b:ro", "bind", "/a", False),
+        ("/a/../c:/b:rw,z", "bind", "/c", True),
+        ("name:/b", "volume", "", True),
+        ("name:/b:ro,nocopy", "volume", "", False),
+        ("/b", "volume", "", True),
+    ],
+)
+def test_a_bind_is_read_as_docker_reads_it(
+    spec: str, kind: str, source: str, writable: bool
+) -> None:
+    mount = parse_bind(spec)
+    assert (mount.type, mount.source, mount.read_write) == (kind, source, writable)
+    assert mount.destination == "/b"
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("/a:/b:ro:z", "invalid volume specification: '/a:/b:ro:z'"),
+        (":/b", "invalid volume specification: ':/b'"),
+        ("/a:b", "invalid mount path: 'b' mount path must be absolute"),
+        ("/a:/", "destination can't be '/'"),
+        ("/a://", "destination can't be '/'"),
+        ("/a:/b:foo", "invalid mode: foo"),
+        ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ("/a:/b:nocopy", "invalid mode: nocopy"),
+        ("name:/b:rshared", "invalid mode: rshared"),
+    ],
+)
+def test_a_wrong_bind_is_refused_in_dockers_words(spec: str, sentence: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        parse_bind(spec)
+    assert sentence in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        (MountPoint(type="bind", source="/a"), "field Target must not be empty"),
+        (MountPoint(type="bind", target="/b"), "field Source must not be empty"),
+        (MountPoint(type="bind", source="a", target="/b"), "mount path must be absolute"),
+        (MountPoint(type="tmpfs", source="a", target="/b"), "field Source must not be specified"),
+        (MountPoint(type="nfs", target="/b"), 'mount type unknown: "nfs"'),
+        (MountPoint(type="image", source="a", target="/b"), "not supported"),
+    ],
+)
+def test_a_wrong_mount_is_refused_in_dockers_words(mount: MountPoint, sentence: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        from_mount(mount)
+    assert sentence in refused.value.message
+
+
+async def test_a_missing_host_directory_is_made_for_a_bind_only(
+    volumes: LocalVolumes, tmp_path: Path
+) -> None:
+    await resolve(volumes, HostConfig(binds=(f"{tmp_path}/new:/x",)))
+    assert (tmp_path / "new").is_dir()
+    wish = MountPoint(type="bind", source=f"{tmp_path}/other", target="/x")
+    with pytest.raises(InvalidParameter, match="bind source path does not exist"):
+        await resolve(volumes, HostConfig(mounts=(wish,)))
+
+
+async def test_a_destination_is_used_once(volumes: LocalVolumes) -> None:
+    with pytest.raises(InvalidParameter, match="Duplicate mount point: /x"):
+        await resolve(volumes, HostConfig(binds=("a1:/x", "b1:/x/")))
+
+
+async def test_an_images_volume_becomes_anonymous_unless_something_is_there(
+    volumes: LocalVolumes,
+) -> None:
+    config = ContainerConfig(volumes=("/data", "/named", "/scratch"))
+    host = HostConfig(binds=("known:/named",), tmpfs={"/scratch": ""})
+    made = await resolve(volumes, host, config)
+    assert set(made) == {"/data", "/named"}
+    assert made["/data"].anonymous
+    assert len(made["/data"].name) == 64
+    assert made["/named"].name == "known"
+    assert made["/data"].source.endswith("/_data")
+    assert Path(made["/data"].source).is_dir()
+
+
+async def test_volumes_from_takes_mounts_over_and_own_ones_win(volumes: LocalVolumes) -> None:
+    others = Containers(
+        other=(
+            MountState(type="bind", source="/src", destination="/one"),
+            MountState(type="bind", source="/src2", destination="/two"),
+        )
+    )
+    host = HostConfig(volumes_from=("other:ro",), binds=("mine:/two",))
+    made = await resolve(volumes, host, containers=others)
+    assert not made["/one"].read_write
+    assert made["/two"].name == "mine"
+    with pytest.raises(NotFound, match="No such container: ghost"):
+        await resolve(volumes, HostConfig(volumes_from=("ghost",)))

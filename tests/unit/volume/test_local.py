@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperstack.config import Config
+from hyperstack.errors import Conflict, InvalidParameter, NotFound
+from hyperstack.events import EventBus
+from hyperstack.ids import ContainerId
+from hyperstack.model import MountState
+from hyperstack.store.database import Database
+from hyperstack.volume.local import LocalVolumes
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "hyper.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def volumes(tmp_path: Path, db: Database) -> LocalVolumes:
+    return LocalVolumes(Config(data_root=tmp_path), db, EventBus())
+
+
+def mount(name: str) -> MountState:
+    return MountState(type="volume", name=name, destination="/x")
+
+
+async def test_a_volume_is_a_directory_that_survives_the_daemon(
+    volumes: LocalVolumes, db: Database, tmp_path: Path
+) -> None:
+    made = await volumes.create("data", labels={"a": "b"})
+    path = volumes.path(made)
+    (path / "file").write_text("kept")
+    later = LocalVolumes(Config(data_root=tmp_path), db, EventBus())
+    assert later.get("data") == made
+    await later.recover(used=())
+    assert (later.path(made) / "file").read_text() == "kept"
+
+
+async def test_creating_it_again_gives_the_same(volumes: LocalVolumes) -> None:
+    assert await volumes.create("data") == await volumes.create("data", labels={"x": "y"})
+
+
+@pytest.mark.parametrize("name", ["a/b", "-a", ".a", "a b", "x" * 256, "ä1", "../up"])
+async def test_bad_names_are_refused_and_leave_nothing(
+    volumes: LocalVolumes, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidParameter):
+        await volumes.create(name)
+    assert volumes.all() == []
+    assert not (tmp_path / "volumes").exists()
+
+
+async def test_other_drivers_and_mounts_are_refused(volumes: LocalVolumes) -> None:
+    with pytest.raises(NotFound, match='plugin "nfs" not found'):
+        await volumes.create("data", driver="nfs")
+    with pytest.raises(InvalidParameter, match="binds host directories only"):
+        await volumes.create("data", options={"type": "nfs", "device": ":/x", "o": "addr=h"})
+
+
+async def test_a_bind_volume_is_the_hosts_directory_and_outlives_it(
+    volumes: LocalVolumes, tmp_path: Path
+) -> None:
+    target = tmp_path / "real"
+    target.mkdir()
+    options = {"type": "none", "o": "bind", "device": str(target)}
+    made = await volumes.create("data", options=options)
+    assert volumes.path(made) == target
+    await volumes.remove("data", users=())
+    assert target.is_dir()
+
+
+async def test_a_volume_in_use_stays(volumes: LocalVolumes) -> None:
+    await volumes.create("data")
+    with pytest.raises(Conflict, match=r"remove data: volume is in use - \[abc\]"):
+        await volumes.remove("data", users=(ContainerId("abc"),))
+    with pytest.raises(NotFound, match="get ghost: no such volume"):
+        await volumes.remove("ghost", users=())
+    await volumes.remove("ghost", users=(), force=True)
+
+
+async def test_anonymous_volumes_go_with_their_last_container(volumes: LocalVolumes) -> None:
+    kept, gone = await volumes.create(""), await volumes.create("")
+    named = await volumes.create("named")
+    mounts = [mount(v.name) for v in (kept, gone, named)]
+    await volumes.drop_anonymous(mounts, used=(kept.name,))
+    assert {v.name for v in volumes.all()} == {kept.name, "named"}
+    assert not volumes.path(gone).exists()
+
+
+async def test_what_was_made_for_a_container_that_never_was_is_dropped(
+    volumes: LocalVolumes, db: Database, tmp_path: Path
+) -> None:
+    lost = await volumes.create("", pending=True)
+    held = await volumes.create("", pending=True)
+    settled = await volumes.create("", pending=True)
+    await volumes.settle([mount(settled.name)])
+    (tmp_path / "volumes" / "stray").mkdir()
+    later = LocalVolumes(Config(data_root=tmp_path), db, EventBus())
+    assert await later.recover(used=(held.name,)) == 1
+    assert {v.name for v in later.all()} == {held.name, settled.name}
+    assert {p.name for p in (tmp_path / "volumes").iterdir()} == {held.name, settled.name}
+    assert not later.path(lost).exists()
+
+
+async def test_a_subpath_never_leaves_the_volume(volumes: LocalVolumes) -> None:
+    made = await volumes.create("data")
+    (volumes.path(made) / "in").mkdir()
+    (volumes.path(made) / "out").symlink_to("/etc")
+    inside = MountState(type="volume", name="data", destination="/x", subpath="in")
+    assert await volumes.mount_source(inside) == volumes.path(made) / "in"
+    for path in ("../..", "out", "out/passwd"):
+        wrong = MountState(type="volume", name="data", destination="/x", subpath=path)
+        with pytest.raises(InvalidParameter, match="leaves the volume"):
+            await volumes.mount_source(wrong)
+
+
+async def test_sizes_count_the_files(volumes: LocalVolumes) -> None:
+    made = await volumes.create("data")
+    (volumes.path(made) / "d").mkdir()
+    (volumes.path(made) / "d" / "file").write_bytes(b"x" * 5000)
+    assert [v.size for v in await volumes.list_with_sizes()] == [5000]
