@@ -22,6 +22,7 @@ CREATE INDEX image_names_image ON image_names (image);
 CREATE TABLE layers (
     diff_id TEXT PRIMARY KEY,
     tar_size INTEGER NOT NULL,
+    content_size INTEGER NOT NULL,
     disk_size INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE blobs (
