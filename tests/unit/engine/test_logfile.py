@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperstack.engine.logfile import PART, LogSettings, LogWriter, escape, stamp
+from hyperstack.engine.logread import LogReader, files_of, parse_time
+from hyperstack.model import LogQuery, LogRecord, StreamKind
+
+OUT, ERR = StreamKind.STDOUT, StreamKind.STDERR
+NOW = 1_700_000_000_123_456_789
+
+
+def settings_in(folder: Path, **more: object) -> LogSettings:
+    return LogSettings(path=folder / "c-json.log", state=folder / "log.state", **more)  # type: ignore[arg-type]  # options by name
+
+
+def records(folder: Path) -> list[dict[str, str]]:
+    lines = (folder / "c-json.log").read_bytes().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+async def read(folder: Path, query: LogQuery | None = None) -> list[LogRecord]:
+    reader = LogReader(folder / "c-json.log", query or LogQuery(), None)
+    return [record async for record in reader.records()]
+
+
+def test_a_line_is_dockers_record_to_the_byte(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    writer.append(OUT, 0, b'a "quoted" <tag>\n', NOW)
+    writer.close()
+    assert (tmp_path / "c-json.log").read_bytes() == (
+        b'{"log":"a \\"quoted\\" \\u003ctag\\u003e\\n","stream":"stdout",'
+        b'"time":"2023-11-14T22:13:20.123456789Z"}\n'
+    )
+
+
+@given(st.binary(max_size=300))
+def test_what_is_escaped_is_json_of_the_same_text(data: bytes) -> None:
+    text = json.loads(b'"' + escape(data) + b'"')
+    expected = data.decode("utf-8", "replace")
+    assert text.replace("\ufffd", "") == expected.replace("\ufffd", "")
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (NOW, "2023-11-14T22:13:20.123456789Z"),
+        (1_500_000_000, "1970-01-01T00:00:01.5Z"),
+    ],
+)
+def test_times_are_gos(time_ns: int, text: str) -> None:
+    assert stamp(time_ns) == text
+    assert parse_time(text) == time_ns
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chunks=st.lists(
+        st.tuples(st.sampled_from([OUT, ERR]), st.binary(min_size=1, max_size=40)), max_size=12
+    ),
+    deaths=st.sets(st.integers(min_value=0, max_value=12)),
+)
+def test_a_killed_daemon_loses_and_doubles_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    chunks: list[tuple[StreamKind, bytes]],
+    deaths: set[int],
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    whole = {kind: b"".join(d for k, d in chunks if k is kind) for kind in (OUT, ERR)}
+    sent = {OUT: 0, ERR: 0}
+    writer = LogWriter(settings_in(folder), 1, fresh=True)
+    for number, (kind, data) in enumerate(chunks):
+        sent[kind] += len(data)
+        start = writer.taken(kind)
+        writer.append(kind, start, whole[kind][start : sent[kind]], NOW)
+        if number in deaths:
+            # kill -9: nothing is closed in order, and a half-written record may follow.
+            with (folder / "c-json.log").open("ab") as torn:
+                torn.write(b'{"log":"torn')
+            writer.close()
+            writer = LogWriter(settings_in(folder), 1, fresh=False)
+    for kind in (OUT, ERR):
+        writer.append(kind, writer.taken(kind), whole[kind][writer.taken(kind) :], NOW)
+        writer.finish(kind)
+    writer.close()
+    for kind in (OUT, ERR):
+        text = "".join(r["log"] for r in records(folder) if r["stream"] == kind)
+        assert text.replace("\ufffd", "") == whole[kind].decode("utf-8", "replace").replace(
+            "\ufffd", ""
+        )
+
+
+def test_a_long_line_is_cut_into_parts_of_16_kib(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    writer.append(OUT, 0, b"x" * (2 * PART + 5) + b"\n", NOW)
+    writer.close()
+    assert [len(r["log"]) for r in records(tmp_path)] == [PART, PART, 6]
+
+
+def test_an_unfinished_line_is_stored_at_the_end(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    writer.append(OUT, 0, b"no newline", NOW)
+    assert records(tmp_path) == []
+    assert writer.taken(OUT) == 0
+    writer.finish(OUT)
+    assert [r["log"] for r in records(tmp_path)] == ["no newline"]
+    writer.close()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_rotation_keeps_the_newest_files(tmp_path: Path, compress: bool) -> None:
+    writer = LogWriter(
+        settings_in(tmp_path, max_size=1000, max_files=3, compress=compress), 1, fresh=True
+    )
+    text = b"".join(b"line %d\n" % number for number in range(200))
+    writer.append(OUT, 0, text, NOW)
+    writer.close()
+    assert len(files_of(tmp_path / "c-json.log")) == 3
+    kept = [record.data for record in await read(tmp_path)]
+    assert kept[-1] == b"line 199\n"
+    assert kept == [b"line %d\n" % n for n in range(200 - len(kept), 200)]
+    assert all(path.stat().st_size < 1200 for path in files_of(tmp_path / "c-json.log"))
+
+
+async def test_tail_since_until_and_streams_select(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    offsets = {OUT: 0, ERR: 0}
+    for number in range(10):
+        kind = ERR if number % 2 else OUT
+        data = b"%d\n" % number
+        writer.append(kind, offsets[kind], data, NOW + number)
+        offsets[kind] += len(data)
+    writer.close()
+
+    async def data(query: LogQuery) -> bytes:
+        return b"".join(record.data for record in await read(tmp_path, query)).replace(b"\n", b"")
+
+    assert await data(LogQuery()) == b"0123456789"
+    assert await data(LogQuery(tail=3)) == b"789"
+    assert await data(LogQuery(tail=0)) == b""
+    assert await data(LogQuery(tail=3, stderr=False)) == b"468"
+    assert await data(LogQuery(stdout=False)) == b"13579"
+    assert await data(LogQuery(since_ns=NOW + 7)) == b"789"
+    assert await data(LogQuery(until_ns=NOW + 2)) == b"012"
+
+
+async def test_a_follower_sees_what_comes_and_the_end_over_rotations(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path, max_size=2000, max_files=5), 1, fresh=True)
+    reader = LogReader(tmp_path / "c-json.log", LogQuery(follow=True), writer)
+    seen: list[bytes] = []
+
+    async def follow() -> None:
+        async for record in reader.records():
+            seen.append(record.data)
+
+    task = asyncio.create_task(follow())
+    offset = 0
+    for number in range(60):
+        data = b"line %d\n" % number
+        writer.append(OUT, offset, data, NOW)
+        offset += len(data)
+        await asyncio.sleep(0.002)
+    writer.close()
+    await asyncio.wait_for(task, 5)
+    assert seen == [b"line %d\n" % number for number in range(60)]
+
+
+def test_a_driver_that_keeps_nothing_still_counts_offsets(tmp_path: Path) -> None:
+    nothing = LogSettings(path=None, state=tmp_path / "log.state")
+    writer = LogWriter(nothing, 1, fresh=True)
+    writer.append(OUT, 0, b"a\nb\n", NOW)
+    writer.close()
+    again = LogWriter(nothing, 1, fresh=False)
+    assert again.taken(OUT) == 4
+    again.close()
+    other_run = LogWriter(nothing, 2, fresh=True)
+    assert other_run.taken(OUT) == 0
+    other_run.close()
