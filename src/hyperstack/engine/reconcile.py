@@ -107,6 +107,8 @@ async def _resume(
         return False
     if container.state.status == Status.EXITED and container.sandbox is None:
         return False  # its exit was stored; only the sandbox's end is missing
+    if container.sandbox != sandbox.id:
+        container.generation += 1  # the start had not been recorded, its log had begun
     writer = open_log(core, container, fresh=False)
     live = Live(core, container, sandbox, process.handle, writer)
     live.adopted = True
