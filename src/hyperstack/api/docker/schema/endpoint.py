@@ -1,0 +1,133 @@
+"""``EndpointSettings``: a container's wish for a network, and what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperstack.api.docker.gojson import (
+    INT,
+    NIL_STRING_MAP,
+    STRING,
+    Field,
+    Kind,
+    Map,
+    Schema,
+    Strings,
+    Where,
+)
+from hyperstack.model import Container, EndpointSettings, EndpointState
+
+_NIL = Strings()
+
+
+def _nothing(**_: Any) -> None:
+    return None
+
+
+_IPAM: Schema[None] = Schema(
+    "EndpointIPAMConfig",
+    _nothing,
+    (
+        Field("IPv4Address", "ipv4_address", STRING),
+        Field("IPv6Address", "ipv6_address", STRING),
+        Field("LinkLocalIPs", "link_local_ips", _NIL),
+    ),
+)
+_SETTINGS: Schema[None] = Schema(
+    "EndpointSettings",
+    _nothing,
+    (
+        Field("Links", "links", _NIL),
+        Field("Aliases", "aliases", _NIL),
+        Field("MacAddress", "mac_address", STRING),
+        Field("DriverOpts", "driver_opts", NIL_STRING_MAP),
+        Field("GwPriority", "gw_priority", INT),
+    ),
+)
+
+
+class EndpointKind(Kind):
+    """``EndpointSettings`` in a body; what a container got on a network is ignored there."""
+
+    go_type = "network.EndpointSettings"
+
+    def read(self, value: Any, where: Where) -> EndpointSettings:
+        """Read a wish."""
+        if not isinstance(value, dict):
+            raise where.mismatch(value, self.go_type)
+        values = _SETTINGS.values(value, where)
+        for key, item in value.items():
+            if key.lower() == "ipamconfig" and item is not None:
+                place = where.field("EndpointSettings", "IPAMConfig")
+                if not isinstance(item, dict):
+                    raise place.mismatch(item, "network.EndpointIPAMConfig")
+                values.update(_IPAM.values(item, place))
+        return EndpointSettings(**values)
+
+
+class _OptionalEndpoint(EndpointKind):
+    def read(self, value: Any, where: Where) -> EndpointSettings:
+        return EndpointSettings() if value is None else super().read(value, where)
+
+
+class EndpointMap(Map):
+    """Wishes by network name; null is a wish without particulars, as Compose sends it."""
+
+    def __init__(self) -> None:
+        super().__init__(_OptionalEndpoint(), go_type="map[string]*network.EndpointSettings")
+
+    def _item(self, item: Any, where: Where) -> Any:
+        return self._kind.read(item, where)
+
+
+def ipam_config(wish: EndpointSettings) -> dict[str, Any] | None:
+    """Return the addresses that were asked for, null if none were."""
+    made: dict[str, Any] = {}
+    if wish.ipv4_address:
+        made["IPv4Address"] = wish.ipv4_address
+    if wish.ipv6_address:
+        made["IPv6Address"] = wish.ipv6_address
+    if wish.link_local_ips:
+        made["LinkLocalIPs"] = list(wish.link_local_ips)
+    return made or None
+
+
+def endpoint_settings(
+    wish: EndpointSettings, got: EndpointState, *, container: str, modern: bool
+) -> dict[str, Any]:
+    """Return one entry of ``NetworkSettings.Networks``; *modern* from API 1.44 on."""
+    aliases = list(wish.aliases)
+    if not modern and aliases and container not in aliases:
+        aliases.append(container)
+    return {
+        "IPAMConfig": ipam_config(wish),
+        "Links": list(wish.links) or None,
+        "Aliases": aliases or None,
+        "MacAddress": got.mac_address,
+        "DriverOpts": dict(sorted(wish.driver_opts.items())) or None,
+        "GwPriority": wish.gw_priority,
+        "NetworkID": got.network_id,
+        "EndpointID": got.endpoint_id,
+        "Gateway": got.gateway,
+        "IPAddress": got.ip_address,
+        "IPPrefixLen": got.prefix_length,
+        "IPv6Gateway": got.ipv6_gateway,
+        "GlobalIPv6Address": got.ipv6_address,
+        "GlobalIPv6PrefixLen": got.ipv6_prefix_length,
+        "DNSNames": list(got.dns_names) or None,
+    }
+
+
+def networks_of(container: Container, *, modern: bool) -> Mapping[str, Any]:
+    """Return ``NetworkSettings.Networks``: every network wished for or joined, by name."""
+    names = {*container.networks, *container.state.endpoints}
+    return {
+        name: endpoint_settings(
+            container.networks.get(name, EndpointSettings()),
+            container.state.endpoints.get(name, EndpointState()),
+            container=container.id[:12],
+            modern=modern,
+        )
+        for name in sorted(names)
+    }

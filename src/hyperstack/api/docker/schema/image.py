@@ -1,0 +1,101 @@
+"""Images: inspect, list and history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyperstack.api.docker.gotime import ZERO, rfc3339nano
+from hyperstack.api.docker.schema.config import image_config
+from hyperstack.api.docker.schema.inspect import STORAGE_DRIVER
+from hyperstack.image.values import Image
+from hyperstack.model import ContainerConfig
+
+NS = 1_000_000_000
+
+
+def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
+    """Return an image as inspect shows it to a client of API *version*."""
+    made: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(image.names),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": image.parent,
+        "Comment": image.comment,
+        "Created": image.created or (rfc3339nano(image.created_ns) if image.created_ns else ZERO),
+    }
+    if version < (1, 45):
+        made["Container"] = image.container
+        made["ContainerConfig"] = image_config(ContainerConfig(), slim=False)
+    made["DockerVersion"] = image.docker_version
+    made["Author"] = image.author
+    made["Config"] = image_config(image.config, slim=version >= (1, 50))
+    made["Architecture"] = image.architecture
+    if image.variant:
+        made["Variant"] = image.variant
+    made["Os"] = image.os
+    if image.os_version:
+        made["OsVersion"] = image.os_version
+    made["Size"] = image.size
+    if version < (1, 44):
+        made["VirtualSize"] = image.size
+    made["GraphDriver"] = {"Data": None, "Name": STORAGE_DRIVER}
+    made["RootFS"] = {"Type": "layers", "Layers": list(image.diff_ids)}
+    tagged = rfc3339nano(image.last_tagged_ns) if image.last_tagged_ns else ZERO
+    made["Metadata"] = {"LastTagTime": tagged}
+    if image.manifest is not None and version >= (1, 48):
+        made["Descriptor"] = {
+            "mediaType": image.manifest.media_type,
+            "digest": image.manifest.digest,
+            "size": image.manifest.size,
+        }
+    return made
+
+
+def image_summary(
+    image: Image,
+    version: tuple[int, int],
+    *,
+    containers: int = -1,
+    shared: int = -1,
+) -> dict[str, Any]:
+    """Return an image as lists show it; -1 is "not counted"."""
+    made: dict[str, Any] = {
+        "Containers": containers,
+        "Created": image.created_ns // NS,
+        "Id": image.id,
+        "Labels": dict(sorted(image.config.labels.items())) or None,
+        "ParentId": image.parent,
+        "RepoDigests": list(image.repo_digests),
+        "RepoTags": list(image.names),
+        "SharedSize": shared,
+        "Size": image.size,
+    }
+    if version < (1, 43) and not image.names:
+        # Old clients print what they are given; new ones put <none> themselves.
+        name = image.repo_digests[0].partition("@")[0] if image.repo_digests else "<none>"
+        made["RepoTags"] = [f"{name}:<none>"]
+        made["RepoDigests"] = made["RepoDigests"] or ["<none>@<none>"]
+    if version < (1, 44):
+        made["VirtualSize"] = image.size
+    return made
+
+
+def history_item(
+    *, identifier: str, created: int, created_by: str, tags: Sequence[str], size: int, comment: str
+) -> Mapping[str, Any]:
+    """Return one line of an image's history; *created* in seconds since the epoch."""
+    return {
+        "Comment": comment,
+        "Created": created,
+        "CreatedBy": created_by,
+        "Id": identifier,
+        "Size": size,
+        "Tags": list(tags) or None,
+    }
+
+
+def deleted(items: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Return what removing images did: Untagged and Deleted, in order."""
+    words = {"untagged": "Untagged", "deleted": "Deleted"}
+    return [{words[what]: text} for what, text in items]
