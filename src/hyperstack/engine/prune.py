@@ -8,7 +8,7 @@ from pathlib import Path
 from hyperstack.engine import remove
 from hyperstack.engine.core import Core
 from hyperstack.engine.listing import Filters, label_test
-from hyperstack.engine.until import parse_until
+from hyperstack.until import parse_until
 from hyperstack.errors import HyperError, InvalidParameter
 from hyperstack.ids import ContainerId
 from hyperstack.model import Status
