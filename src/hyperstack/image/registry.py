@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -121,7 +121,7 @@ class Repository:
     @contextlib.asynccontextmanager
     async def blob(
         self, blob: Descriptor, offset: int = 0
-    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+    ) -> AsyncIterator[tuple[int, AsyncGenerator[bytes, None]]]:
         """Open a blob from *offset* on; gives the offset at which its bytes really begin.
 
         That is 0 if the registry knows no ranges. The content is for the caller to verify; more
@@ -260,7 +260,7 @@ async def connect(
     auth: AuthConfig,
     *,
     push: bool = False,
-) -> AsyncIterator[Repository]:
+) -> AsyncGenerator[Repository, None]:
     """Yield the repository at each endpoint that answers, the best first.
 
     Raises Unreachable, that of the last one, if none does.

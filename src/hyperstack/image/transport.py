@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -214,7 +214,7 @@ class Transport:
 
     async def chunks(
         self, request: Request, response: aiohttp.ClientResponse
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield an answer's body as it comes. Raises Unreachable if it breaks off or crawls."""
         pace = _Pace(self.limits)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import BinaryIO
 
 from yarl import URL
@@ -27,18 +26,19 @@ MAX_ANSWER = 64 << 10
 COMMIT_PATIENCE = 300.0
 """Seconds in which a registry may hash and store a blob whose last byte it has."""
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})\Z")
+Source = Callable[[], BinaryIO]
 Report = Callable[[int], None]
 
 
 class Upload:
-    """The way of one blob, a file of ours, into a repository."""
+    """The way of one blob of ours into a repository. *source* opens it, as often as needed."""
 
     def __init__(
-        self, repository: Repository, blob: Descriptor, path: Path, report: Report
+        self, repository: Repository, blob: Descriptor, source: Source, report: Report
     ) -> None:
         self._repository = repository
         self._blob = blob
-        self._path = path
+        self._source = source
         self._report = report
 
     async def mount(self, source: str) -> bool:
@@ -125,7 +125,7 @@ class Upload:
             headers["Content-Range"] = f"{offset}-{offset + size - 1}"
         limits = self._repository.transport.limits
         try:
-            with self._path.open("rb") as file:
+            with self._source() as file:
                 async with asyncio.timeout(limits.request) as bound:
 
                     async def body() -> AsyncIterator[bytes]:
