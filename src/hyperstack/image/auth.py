@@ -52,6 +52,11 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"AuthConfig(username={self.username!r}, serveraddress={self.serveraddress!r})"
 
+    def basic(self) -> str:
+        """Return the value of an Authorization header of scheme Basic."""
+        pair = f"{self.username}:{self.password}".encode()
+        return "Basic " + base64.b64encode(pair).decode()
+
     def resolved(self) -> AuthConfig:
         """Return it with ``auth`` taken apart. Raises InvalidParameter if that is malformed."""
         if not self.auth or self.username or self.password:
@@ -198,11 +203,7 @@ class Authorizer:
         if not self._auth.username:
             sentence = f"{asked(request.method, request.url)}: no basic auth credentials"
             raise Refused(sentence, status=401, code="NO_CREDENTIALS")
-        return self._basic()
-
-    def _basic(self) -> str:
-        pair = f"{self._auth.username}:{self._auth.password}".encode()
-        return "Basic " + base64.b64encode(pair).decode()
+        return self._auth.basic()
 
     async def _token_for(
         self, request: Request, challenge: Challenge, scopes: tuple[str, ...]
@@ -264,7 +265,7 @@ class Authorizer:
         if self._auth.username and self._auth.password:
             query += [("account", self._auth.username), ("client_id", CLIENT_ID)]
             query += [("offline_token", "true")] if not scopes else []
-            header = self._basic()
+            header = self._auth.basic()
         joined = realm.raw_query_string + ("&" if realm.raw_query_string else "") + urlencode(query)
         url = URL(f"{realm.with_query(None)}?{joined}", encoded=True)
         return Request(method="GET", url=url, authorization=header, verify=self._verify(realm))

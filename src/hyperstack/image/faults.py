@@ -160,7 +160,7 @@ def _certificate(error: Exception) -> str:
 
 def refused(status: int, body: bytes, *, scope_denied: bool, retry_after: float | None) -> Refused:
     """Word a registry's answer; *scope_denied* is RFC 6750's ``insufficient_scope``."""
-    phrase = _phrase(status)
+    phrase = status_line(status)
     if not 400 <= status < 500:
         return Refused(
             f"received unexpected HTTP status: {phrase}", status=status, retry_after=retry_after
@@ -178,7 +178,8 @@ def refused(status: int, body: bytes, *, scope_denied: bool, retry_after: float 
     return Refused(words[0], status=status, code=errors[0][0], retry_after=retry_after)
 
 
-def _phrase(status: int) -> str:
+def status_line(status: int) -> str:
+    """Return a status as Go prints it: ``404 Not Found``."""
     try:
         return f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:

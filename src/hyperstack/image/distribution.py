@@ -1,0 +1,76 @@
+"""``GET /distribution/NAME/json``: what a registry has under a name, without pulling it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from hyperstack.config import Config
+from hyperstack.errors import HyperError, InternalError
+from hyperstack.image.auth import NOBODY, AuthConfig
+from hyperstack.image.faults import Fault, translate
+from hyperstack.image.manifest import (
+    CONFIG_TYPES,
+    MAX_CONFIG,
+    Index,
+    Manifest,
+    Platform,
+    parse_config,
+    parse_manifest,
+)
+from hyperstack.image.reference import Reference
+from hyperstack.image.registry import Repository, connect
+from hyperstack.image.transport import Transport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """What a name stands for at its registry: ``size`` is the manifest's, in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    platforms: tuple[Platform, ...]
+
+
+async def inspect(config: Config, name: str, *, auth: AuthConfig = NOBODY) -> Distribution:
+    """Return what *name* (``latest`` if it has no tag) is at its registry.
+
+    Raises InvalidParameter for a bad name, NotFound if there is none, Unauthorized, Unavailable.
+    """
+    reference = Reference.parse(name).tagged()
+    try:
+        async with Transport() as transport:
+            found = connect(transport, config, reference, auth)
+            async with contextlib.aclosing(found) as repositories:
+                async for repository in repositories:
+                    try:
+                        return await _inspect(repository, reference)
+                    except (Fault, HyperError):
+                        if not repository.endpoint.mirror:
+                            raise
+    except Fault as fault:
+        raise translate(fault) from fault
+    raise InternalError(f"no mirror has {reference.familiar()}")
+
+
+async def _inspect(repository: Repository, reference: Reference) -> Distribution:
+    raw = await repository.manifest(reference.object)
+    parsed = parse_manifest(raw.data, raw.media_type, reference.canonical())
+    if isinstance(parsed, Index):
+        platforms = tuple(entry.platform for entry in parsed.manifests if entry.platform)
+    else:
+        platforms = await _platform(repository, parsed)
+    return Distribution(
+        media_type=parsed.media_type or raw.media_type,
+        digest=raw.digest,
+        size=len(raw.data),
+        platforms=platforms,
+    )
+
+
+async def _platform(repository: Repository, manifest: Manifest) -> tuple[Platform, ...]:
+    if manifest.config.media_type not in CONFIG_TYPES or manifest.config.size > MAX_CONFIG:
+        return ()  # an artifact, not an image
+    platform = parse_config(await repository.small_blob(manifest.config)).platform
+    return (platform,) if platform.os or platform.architecture else ()

@@ -1,0 +1,70 @@
+"""``docker login``: see whether a registry takes the credentials."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from hyperstack.config import Config
+from hyperstack.errors import Unauthorized
+from hyperstack.image.auth import AuthConfig, Authorizer, host_of
+from hyperstack.image.endpoints import Endpoint, endpoints
+from hyperstack.image.faults import Fault, Refused, Unreachable, status_line, translate, unreachable
+from hyperstack.image.reference import DEFAULT_DOMAIN
+from hyperstack.image.registry import ping
+from hyperstack.image.transport import Request, Transport
+
+MAX_ANSWER = 64 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginResult:
+    """What the client keeps: with an identity token it forgets the password."""
+
+    status: str
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"LoginResult(status={self.status!r})"
+
+
+async def login(config: Config, auth: AuthConfig) -> LoginResult:
+    """Try credentials at ``auth.serveraddress`` (empty: Docker Hub).
+
+    Raises Unauthorized if the registry refuses them, Unavailable if it can't be reached.
+    """
+    domain = host_of(auth.serveraddress) or DEFAULT_DOMAIN
+    last: Fault = Unreachable(f"{domain} has no registry", retryable=False)
+    try:
+        async with Transport() as transport:
+            for endpoint in endpoints(config, domain, mirrors=False):
+                transport.name(endpoint.base.host or "")
+                try:
+                    return await _at(transport, endpoint, auth)
+                except Unreachable as fault:
+                    if not fault.endpoint_down:
+                        raise
+                    last = fault
+    except Fault as fault:
+        last = fault
+    raise translate(last)
+
+
+async def _at(transport: Transport, endpoint: Endpoint, auth: AuthConfig) -> LoginResult:
+    authorizer = Authorizer(transport, endpoint, auth)
+    await ping(transport, endpoint, authorizer)
+    url = endpoint.url("/v2/")
+    request = Request(method="GET", url=url, verify=endpoint.verify)
+    try:
+        async with asyncio.timeout(transport.limits.request):
+            header = await authorizer.header(request, ())
+    except TimeoutError as error:
+        raise unreachable("GET", url, error) from error
+    except Refused as fault:
+        raise Unauthorized(fault.message) if fault.status == 401 else translate(fault) from fault
+    allowed = Request(method="GET", url=url, authorization=header, verify=endpoint.verify)
+    answer = await transport.fetch(allowed, MAX_ANSWER)
+    if answer.status != 200:
+        sentence = f"login attempt to {url} failed with status: {status_line(answer.status)}"
+        raise translate(Refused(sentence, status=answer.status))
+    return LoginResult(status="Login Succeeded", identity_token=authorizer.refresh_token)
