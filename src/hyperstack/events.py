@@ -39,6 +39,11 @@ class EventBus:
         self._ring: deque[Event] = deque(maxlen=RING)
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many subscribers there are."""
+        return len(self._subscribers)
+
     def publish(
         self,
         type_: str,

@@ -213,11 +213,15 @@ class Connection(asyncio.Protocol):
         """Send bytes, waiting while too much is under way. Raises ConnectionResetError."""
         if self.gone:
             raise ConnectionResetError("the client is gone")
-        assert self._transport is not None
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._transport.write(data if self._tls is None else self._tls.send(data))
+        self.send(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._write_paused:
             await self.drain()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes without waiting; the next ``write`` waits for them too."""
+        if not self.gone:
+            assert self._transport is not None
+            self._transport.write(data if self._tls is None else self._tls.send(data))
 
     async def drain(self) -> None:
         """Wait until the send buffer has room. Raises ConnectionResetError."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hyperstack.api.docker import stdcopy
+from hyperstack.api.docker.coalesce import Coalescer
 from hyperstack.api.docker.detach import Detacher
 from hyperstack.engine.session import Session
 
@@ -28,6 +29,10 @@ class Wire(Protocol):
 
     async def write(self, *parts: bytes) -> None:
         """Send output, waiting for a slow client. Raises ConnectionResetError."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send output without waiting."""
         ...
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
@@ -61,11 +66,13 @@ async def pump(
 
 
 async def _output(wire: Wire, session: Session, *, framed: bool) -> None:
+    coalescer = Coalescer(wire)
     async for kind, data in session.output():
         if framed:
-            await wire.write(stdcopy.header(kind, len(data)), data)
+            await coalescer.put(stdcopy.header(kind, len(data)), data)
         else:
-            await wire.write(data)
+            await coalescer.put(data)
+    await coalescer.flush()
 
 
 async def _input(wire: Wire, session: Session, detacher: Detacher | None, *, stdin: bool) -> None:

@@ -185,19 +185,22 @@ class Request:
 
     async def hijack(self, content_type: str) -> Connection:
         """Take the connection for a process's streams: 101 if the client asked to upgrade."""
+        if self.head.upgrade:
+            return await self.upgrade("tcp", [("Content-Type", content_type)])
+        return await self._take_over(200, [("Content-Type", content_type)])
+
+    async def upgrade(self, protocol: str, headers: Iterable[tuple[str, str]]) -> Connection:
+        """Take the connection for another protocol, by 101."""
+        fields = [*headers, ("Connection", "Upgrade"), ("Upgrade", protocol)]
+        return await self._take_over(101, fields)
+
+    async def _take_over(self, status: int, fields: list[tuple[str, str]]) -> Connection:
         # Old clients send an empty chunked body with their upgrade; what follows it is input.
         if not self.body.done:
             await self.read()
         self.answered = self.hijacked = True
         self.keep_alive = False
-        if self.head.upgrade:
-            head = http1.response_head(
-                101,
-                (("Content-Type", content_type), ("Connection", "Upgrade"), ("Upgrade", "tcp")),
-            )
-        else:
-            head = http1.response_head(200, (("Content-Type", content_type),))
-        await self.connection.write(head)
+        await self.connection.write(http1.response_head(status, fields))
         return self.connection
 
     def _head(self, status: int, fields: list[tuple[str, str]]) -> bytes:
@@ -234,6 +237,14 @@ class Stream:
             await self._connection.write(http1.chunk(size), *parts, http1.CHUNK_END)
         else:
             await self._connection.write(*parts)
+
+    def send(self, data: bytes) -> None:
+        """Send a part of the body without waiting."""
+        if self._silent or not data:
+            return
+        if self._chunked:
+            data = b"".join((http1.chunk(len(data)), data, http1.CHUNK_END))
+        self._connection.send(data)
 
     async def end(self) -> None:
         """Complete the body."""

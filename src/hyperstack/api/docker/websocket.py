@@ -159,6 +159,11 @@ class WebSocket:
             raise ConnectionResetError("the web socket is closed")
         await self._connection.write(frame(BINARY, data), data)
 
+    def send(self, data: bytes) -> None:
+        """Send one binary message without waiting."""
+        if not self._closed:
+            self._connection.send(frame(BINARY, data) + data)
+
     async def close(self, code: int = NORMAL) -> None:
         """Send the close frame, once."""
         if not self._closed:

@@ -1,0 +1,192 @@
+"""Containers: attach, logs, stats, wait, top: what is watched rather than changed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from hyperstack.api.docker import detach, gojson, stdcopy, websocket
+from hyperstack.api.docker.closing import closing
+from hyperstack.api.docker.coalesce import Coalescer
+from hyperstack.api.docker.gotime import rfc3339fixed
+from hyperstack.api.docker.hijack import pump
+from hyperstack.api.docker.request import Request
+from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.schema.stats import container_stats, system_cpu_ns
+from hyperstack.engine.until import parse_time
+from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.model import Container, LogQuery, LogRecord, Status
+
+if TYPE_CHECKING:
+    from hyperstack.engine.engine import Engine
+
+
+def add_to(router: Router) -> None:
+    """Add the routes."""
+    router.add("POST", "/containers/{name}/attach", attach)
+    router.add("GET", "/containers/{name}/attach/ws", attach_websocket)
+    router.add("GET", "/containers/{name}/logs", logs, waits=True)
+    router.add("GET", "/containers/{name}/stats", stats, waits=True)
+    router.add("POST", "/containers/{name}/wait", wait, waits=True)
+    router.add("GET", "/containers/{name}/top", top)
+
+
+async def attach(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/attach``"""
+    query = request.query
+    keys = detach.parse(query.text("detachKeys"))
+    container = engine.containers.get(request.name)
+    stdin = query.flag("stdin")
+    session = await engine.containers.attach(
+        container.id,
+        stdin=stdin,
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+    )
+    framed = not container.config.tty
+    try:
+        wire = await request.hijack(
+            stdcopy.media_type(
+                framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
+            )
+        )
+    except BaseException:
+        session.close()
+        raise
+    detached = await pump(
+        wire,
+        session,
+        framed=framed,
+        stdin=stdin and container.config.open_stdin,
+        keys=keys if container.config.tty and stdin else None,
+    )
+    if detached:
+        engine.core.event(container, "detach")
+
+
+async def attach_websocket(request: Request, engine: Engine) -> None:
+    """``GET /containers/{name}/attach/ws``: raw bytes both ways, stdout and stderr together."""
+    head, query = request.head, request.query
+    if head.upgrade != "websocket" or head.headers.get("sec-websocket-version") != "13":
+        raise InvalidParameter("not a websocket request: Upgrade and version 13 are needed")
+    answer = websocket.accept(head.headers.get("sec-websocket-key", ""))
+    keys = detach.parse(query.text("detachKeys"))
+    container = engine.containers.get(request.name)
+    session = await engine.containers.attach(
+        container.id,
+        stdin=query.flag("stdin"),
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+    )
+    try:
+        connection = await request.upgrade("websocket", [("Sec-WebSocket-Accept", answer)])
+    except BaseException:
+        session.close()
+        raise
+    wire = websocket.WebSocket(connection)
+    await pump(
+        wire,
+        session,
+        framed=False,
+        stdin=query.flag("stdin") and container.config.open_stdin,
+        keys=keys if container.config.tty else None,
+    )
+    if not connection.gone:
+        await wire.close()
+
+
+def _log_query(request: Request) -> LogQuery:
+    query = request.query
+    if not (query.flag("stdout") or query.flag("stderr")):
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    tail = query.text("tail")
+    now = time.time_ns()
+    since, until = query.text("since"), query.text("until")
+    return LogQuery(
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        follow=query.flag("follow"),
+        since_ns=parse_time(since, now) if since not in ("", "0") else 0,
+        until_ns=parse_time(until, now) if until not in ("", "0") else 0,
+        tail=int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 10 else -1,
+    )
+
+
+async def logs(request: Request, engine: Engine) -> None:
+    """``GET /containers/{name}/logs``"""
+    container = engine.containers.get(request.name)
+    records = await engine.containers.open_logs(container.id, _log_query(request))
+    framed = not container.config.tty
+    stamped, detailed = request.query.flag("timestamps"), request.query.flag("details")
+    stream = await request.start(
+        content_type=stdcopy.media_type(framed=framed, versioned=request.at_least("1.42"))
+    )
+    coalescer = Coalescer(stream)
+    async with closing(records):
+        async for record in records:
+            data = _log_line(record, stamped=stamped, detailed=detailed)
+            if framed:
+                await coalescer.put(stdcopy.header(record.stream, len(data)), data)
+            else:
+                await coalescer.put(data)
+    await coalescer.flush()
+    await stream.end()
+
+
+def _log_line(record: LogRecord, *, stamped: bool, detailed: bool) -> bytes:
+    data = record.data
+    if detailed:
+        pairs = ",".join(f"{key}={value}" for key, value in sorted(record.attributes.items()))
+        data = f"{pairs} ".encode() + data
+    if stamped:
+        data = f"{rfc3339fixed(record.time_ns)} ".encode() + data
+    return data
+
+
+async def stats(request: Request, engine: Engine) -> None:
+    """``GET /containers/{name}/stats``"""
+    query = request.query
+    streaming = query.flag("stream", True)
+    one_shot = query.flag("one-shot") and request.at_least("1.41")
+    if streaming and one_shot:
+        raise InvalidParameter("cannot have stream=true and one-shot=true")
+    container = engine.containers.get(request.name)
+    samples = engine.containers.stats(container.id, stream=streaming, one_shot=one_shot)
+    answer = await request.start()
+    previous = 0 if streaming or one_shot else system_cpu_ns()
+    async with closing(samples):
+        async for sample in samples:
+            now = system_cpu_ns()
+            made = container_stats(sample, system_ns=now, previous_system_ns=previous)
+            await answer.write(gojson.encode(made))
+            previous = now
+    await answer.end()
+
+
+async def wait(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/wait``: the head goes out as soon as the wait is registered."""
+    condition = request.query.text("condition") if request.at_least("1.30") else ""
+    waiting = await engine.containers.prepare_wait(request.name, condition)
+    try:
+        answer = await request.start()
+        result = await waiting.result()
+    finally:
+        waiting.cancel()
+    made: dict[str, Any] = {"StatusCode": result.exit_code}
+    if result.error:
+        made["Error"] = {"Message": result.error}
+    await answer.write(gojson.encode(made))
+    await answer.end()
+
+
+async def top(request: Request, engine: Engine) -> None:
+    """``GET /containers/{name}/top``"""
+    container: Container = engine.containers.get(request.name)
+    if container.state.status is Status.REMOVING:
+        raise Conflict(f"container {container.id} is being removed")
+    titles, processes = await engine.containers.top(container.id, request.query.text("ps_args"))
+    await request.answer_json({"Processes": processes, "Titles": titles})

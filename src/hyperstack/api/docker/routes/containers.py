@@ -1,0 +1,196 @@
+"""Containers: create, list, inspect, and the verbs that change their state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hyperstack.api.docker import gojson
+from hyperstack.api.docker.request import Request
+from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.schema.create import read_create, update_fields
+from hyperstack.api.docker.schema.inspect import container_inspect
+from hyperstack.api.docker.schema.listing import container_summary
+from hyperstack.engine.logging import log_path
+from hyperstack.engine.update import UpdateConfig
+from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.model import Container
+
+if TYPE_CHECKING:
+    from hyperstack.engine.engine import Engine
+
+MODERN = "1.44"
+"""From this version on short ids are no aliases, but DNS names."""
+_UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema("UpdateConfig", UpdateConfig, update_fields())
+
+
+def add_to(router: Router) -> None:
+    """Add the routes."""
+    router.add("POST", "/containers/create", create)
+    router.add("GET", "/containers/json", list_containers)
+    router.add("POST", "/containers/prune", prune)
+    router.add("GET", "/containers/{name}/json", inspect)
+    router.add("POST", "/containers/{name}/start", start)
+    router.add("POST", "/containers/{name}/stop", stop)
+    router.add("POST", "/containers/{name}/restart", restart)
+    router.add("POST", "/containers/{name}/kill", kill)
+    router.add("POST", "/containers/{name}/pause", pause)
+    router.add("POST", "/containers/{name}/unpause", unpause)
+    router.add("POST", "/containers/{name}/rename", rename)
+    router.add("POST", "/containers/{name}/update", update)
+    router.add("POST", "/containers/{name}/resize", resize)
+    router.add("DELETE", "/containers/{name}", remove)
+
+
+async def create(request: Request, engine: Engine) -> None:
+    """``POST /containers/create``"""
+    body = read_create(await request.json(needed=True))
+    identifier, warnings = await engine.containers.create(
+        name=request.query.text("name") or None,
+        config=body.config,
+        host=body.host,
+        networks=body.networks,
+        platform=request.query.text("platform"),
+    )
+    await request.answer_json({"Id": identifier, "Warnings": warnings}, 201)
+
+
+async def list_containers(request: Request, engine: Engine) -> None:
+    """``GET /containers/json``"""
+    query = request.query
+    found = engine.containers.list(
+        all=query.flag("all"), limit=query.integer("limit"), filters=request.filters
+    )
+    modern, sized = request.at_least(MODERN), query.flag("size")
+    await request.answer_json(
+        [
+            container_summary(
+                container,
+                image=image_name(engine, container),
+                modern=modern,
+                sizes=await engine.containers.sizes(container.id) if sized else None,
+            )
+            for container in found
+        ]
+    )
+
+
+def image_name(engine: Engine, container: Container) -> str:
+    """Return the image as the user named it, or its id if that name means another one now."""
+    named = container.config.image
+    try:
+        if engine.images.get(named).id == container.image_id:
+            return named
+    except HyperError:
+        pass  # the name is gone
+    return container.image_id
+
+
+async def inspect(request: Request, engine: Engine) -> None:
+    """``GET /containers/{name}/json``"""
+    container = engine.containers.get(request.name)
+    path = log_path(engine.core, container)
+    sizes = await engine.containers.sizes(container.id) if request.query.flag("size") else None
+    await request.answer_json(
+        container_inspect(
+            container,
+            execs=engine.execs.of(container.id),
+            log_path=str(path) if path is not None and path.name.endswith("-json.log") else "",
+            modern=request.at_least(MODERN),
+            sizes=sizes,
+        )
+    )
+
+
+async def start(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/start``"""
+    body = await request.read()
+    if body.strip() not in (b"", b"{}", b"null"):
+        raise InvalidParameter(
+            "starting container with non-empty request body was deprecated since API v1.22 and "
+            "removed in v1.24"
+        )
+    await engine.containers.start(request.name)
+    await request.answer(204)
+
+
+def _signal(request: Request) -> str | None:
+    """Return ``signal`` of stop and restart, which API 1.42 brought."""
+    return (request.query.text("signal") or None) if request.at_least("1.42") else None
+
+
+async def stop(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/stop``"""
+    await engine.containers.stop(
+        request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
+    )
+    await request.answer(204)
+
+
+async def restart(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/restart``"""
+    await engine.containers.restart(
+        request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
+    )
+    await request.answer(204)
+
+
+async def kill(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/kill``"""
+    await engine.containers.kill(request.name, request.query.text("signal") or "SIGKILL")
+    await request.answer(204)
+
+
+async def pause(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/pause``"""
+    await engine.containers.pause(request.name)
+    await request.answer(204)
+
+
+async def unpause(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/unpause``"""
+    await engine.containers.unpause(request.name)
+    await request.answer(204)
+
+
+async def rename(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/rename``"""
+    await engine.containers.rename(request.name, request.query.text("name"))
+    await request.answer(204)
+
+
+async def update(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/update``"""
+    changes: UpdateConfig = await request.object(_UPDATE, needed=True)
+    warnings = await engine.containers.update(request.name, changes)
+    await request.answer_json({"Warnings": warnings or None})
+
+
+async def resize(request: Request, engine: Engine) -> None:
+    """``POST /containers/{name}/resize``"""
+    rows, columns = terminal_size(request)
+    await engine.containers.resize(request.name, rows, columns)
+    await request.answer(200)
+
+
+def terminal_size(request: Request) -> tuple[int, int]:
+    """Return ``h`` and ``w``. Raises InvalidParameter."""
+    size = request.query.integer("h"), request.query.integer("w")
+    for name, value in zip("hw", size, strict=True):
+        if name not in request.query or not 0 <= value < 1 << 16:
+            raise InvalidParameter(f"invalid resize {'height' if name == 'h' else 'width'}")
+    return size
+
+
+async def remove(request: Request, engine: Engine) -> None:
+    """``DELETE /containers/{name}``"""
+    query = request.query
+    await engine.containers.remove(
+        request.name, force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
+    )
+    await request.answer(204)
+
+
+async def prune(request: Request, engine: Engine) -> None:
+    """``POST /containers/prune``"""
+    removed, freed = await engine.containers.prune(request.filters)
+    await request.answer_json({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})

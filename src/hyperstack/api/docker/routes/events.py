@@ -1,0 +1,157 @@
+"""``GET /events``: what happened since, what happens now, until when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from hyperstack.api.docker import gojson
+from hyperstack.api.docker.coalesce import Coalescer
+from hyperstack.api.docker.filters import Filters, check
+from hyperstack.api.docker.request import Request
+from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.schema.event import event_line
+from hyperstack.engine.until import parse_time
+from hyperstack.errors import InvalidParameter
+from hyperstack.events import Event, EventBus
+
+if TYPE_CHECKING:
+    from hyperstack.engine.engine import Engine
+
+KEYS = frozenset(
+    "builder config container daemon event id image label name network node plugin reference scope "
+    "secret service type volume".split()
+)
+Test = Callable[[Event], bool]
+
+
+def add_to(router: Router) -> None:
+    """Add the route."""
+    router.add("GET", "/events", events, waits=True)
+
+
+def _moment(text: str) -> int | None:
+    return parse_time(text, time.time_ns()) if text else None
+
+
+async def events(request: Request, engine: Engine) -> None:
+    """``GET /events``"""
+    since = _moment(request.query.text("since"))
+    until = _moment(request.query.text("until"))
+    if since is not None and until is not None and since > until:
+        raise InvalidParameter(
+            f"`since` time ({request.query.text('since')}) cannot be after `until` time "
+            f"({request.query.text('until')})"
+        )
+    wanted = matcher(request.filters)
+    stream = await request.start()
+    coalescer = Coalescer(stream)
+    async for event in _between(engine.events, since, until):
+        if wanted(event):
+            await coalescer.put(gojson.encode(event_line(event)))
+    await coalescer.flush()
+    await stream.end()
+
+
+async def _between(bus: EventBus, since: int | None, until: int | None) -> AsyncIterator[Event]:
+    """Yield kept events from *since* on, then new ones until *until* or for ever."""
+    with bus.subscribe() as queue:
+        # Subscribed first: what is published meanwhile is in both, and told apart by identity.
+        past = bus.past(since, until) if since is not None else []
+        for event in past:
+            yield event
+        seen = {id(event) for event in past}
+        left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9)
+        try:
+            async with asyncio.timeout(left):
+                while (new := await queue.get()) is not None:
+                    if id(new) not in seen and (until is None or new.time_ns <= until):
+                        yield new
+        except TimeoutError:
+            return
+
+
+def matcher(filters: Filters) -> Test:
+    """Return the test that all filters make together (moby, ``daemon/events/filter.go``)."""
+    check(filters, KEYS)
+    tests = [make(values) for key, make in _TESTS.items() if (values := filters.get(key))]
+    if any(filters.get(key) for key in ("service", "node", "secret", "config", "plugin")):
+        return lambda event: event.type in filters and _named(event, filters[event.type])
+    return lambda event: all(test(event) for test in tests)
+
+
+def _named(event: Event, values: list[str]) -> bool:
+    name = event.attributes.get("name", "")
+    return any(
+        value in (event.actor_id, name) or event.actor_id.startswith(value) for value in values
+    )
+
+
+def _of_type(kind: str) -> Callable[[list[str]], Test]:
+    def make(values: list[str]) -> Test:
+        return lambda event: event.type == kind and _named(event, values)
+
+    return make
+
+
+def _container(values: list[str]) -> Test:
+    def test(event: Event) -> bool:
+        if event.type == "container":
+            return _named(event, values)
+        holder = event.attributes.get("container", "")
+        return bool(holder) and any(holder.startswith(value) for value in values)
+
+    return test
+
+
+def _bare(reference: str) -> str:
+    """Return a reference without tag and digest."""
+    name = reference.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+def _image(values: list[str]) -> Test:
+    def test(event: Event) -> bool:
+        attribute = {"image": "name", "container": "image"}.get(event.type)
+        if attribute is None:
+            return False
+        names = {event.actor_id, event.attributes.get(attribute, "")}
+        names |= {_bare(name) for name in names}
+        return any(value in names for value in values)
+
+    return test
+
+
+def _action(values: list[str]) -> Test:
+    # "exec_create: sh" and "health_status: healthy" are found by the word before the colon too.
+    return lambda event: event.action in values or event.action.partition(":")[0] in values
+
+
+def _label(values: list[str]) -> Test:
+    wanted = [value.partition("=") for value in values]
+
+    def test(event: Event) -> bool:
+        found = event.attributes
+        return all(key in found and (not eq or found[key] == value) for key, eq, value in wanted)
+
+    return test
+
+
+_TESTS: dict[str, Callable[[list[str]], Test]] = {
+    "event": _action,
+    "type": lambda values: lambda event: event.type in values,
+    "scope": lambda values: lambda event: "local" in values,
+    "label": _label,
+    "container": _container,
+    "image": _image,
+    "network": _of_type("network"),
+    "volume": _of_type("volume"),
+    "daemon": _of_type("daemon"),
+    "builder": _of_type("builder"),
+    "id": lambda values: lambda event: event.actor_id in values,
+    "name": lambda values: lambda event: event.attributes.get("name") in values,
+    "reference": lambda values: lambda event: event.actor_id in values,
+}

@@ -1,0 +1,64 @@
+"""Volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hyperstack.api.docker.request import Request
+from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.schema import volume as schema
+from hyperstack.engine.volumes import VolumeUse
+
+if TYPE_CHECKING:
+    from hyperstack.engine.engine import Engine
+
+
+def add_to(router: Router) -> None:
+    """Add the routes."""
+    router.add("GET", "/volumes", list_volumes)
+    router.add("POST", "/volumes/create", create)
+    router.add("POST", "/volumes/prune", prune)
+    router.add("GET", "/volumes/{name}", inspect)
+    router.add("DELETE", "/volumes/{name}", remove)
+
+
+def _shown(use: VolumeUse) -> dict[str, Any]:
+    return schema.volume(use.volume, use.mountpoint)
+
+
+async def list_volumes(request: Request, engine: Engine) -> None:
+    """``GET /volumes``"""
+    found = [_shown(use) for use in engine.volumes.list(request.filters)]
+    await request.answer_json({"Volumes": found, "Warnings": None})
+
+
+async def create(request: Request, engine: Engine) -> None:
+    """``POST /volumes/create``"""
+    values = await request.object(schema.CREATE)
+    use = await engine.volumes.create(
+        values.get("name", ""),
+        values.get("driver") or schema.DRIVER,
+        values.get("driver_opts"),
+        values.get("labels"),
+    )
+    await request.answer_json(_shown(use), 201)
+
+
+async def inspect(request: Request, engine: Engine) -> None:
+    """``GET /volumes/{name}``"""
+    await request.answer_json(_shown(engine.volumes.get(request.name)))
+
+
+async def remove(request: Request, engine: Engine) -> None:
+    """``DELETE /volumes/{name}``"""
+    await engine.volumes.remove(request.name, request.query.flag("force"))
+    await request.answer(204)
+
+
+async def prune(request: Request, engine: Engine) -> None:
+    """``POST /volumes/prune``: anonymous ones only, unless the client is older than that rule."""
+    filters = request.filters
+    if not request.at_least("1.42"):
+        filters["all"] = ["true"]
+    removed, freed = await engine.volumes.prune(filters)
+    await request.answer_json({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})
