@@ -1,0 +1,237 @@
+"""The driver of User Mode Linux: a guest kernel that is a jailed, unprivileged process.
+
+``hyper-uml`` runs guest programs under ptrace(2), which keeps them out of the guest kernel's
+memory. ``hyper-uml-fast`` uses a seccomp trap instead, which does not: there the jail alone stands
+(design 9), so it exists only where the operator allows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import resource
+from pathlib import Path
+
+from hyperstack.config import Config
+from hyperstack.errors import GuestError, HyperError
+from hyperstack.guest.kit import UML_KERNEL, Kit
+from hyperstack.platform import jail
+from hyperstack.platform.filters import Program
+from hyperstack.platform.process import ProcessHandle, open_process
+from hyperstack.vmm import files
+from hyperstack.vmm.base import Capabilities, MachineRecord, MachineSpec, Runtime, Usable
+from hyperstack.vmm.console import Console
+from hyperstack.vmm.uml import command
+from hyperstack.vmm.uml.machine import UmlMachine, free_slot
+
+log = logging.getLogger(__name__)
+
+MiB = 1 << 20
+SHM = "/dev/shm"  # noqa: S108 -- in the jail, where nobody else is
+DEVICES = ("/dev/null", "/dev/urandom", "/dev/net/tun")
+MAX_PROCESSES = 32_768
+BYTES_PER_PROCESS = 128 << 10
+"""A guest process takes a process of the host. This is the memory of the VM per such process."""
+MAX_LAYERS = 500
+PTRACE_ADMIN_ONLY = 2
+
+
+class UmlDriver:
+    """Launches and adopts User Mode Linux machines; see ``Driver`` for the methods."""
+
+    def __init__(self, config: Config, kit: Kit, runtime: Runtime = Runtime.UML) -> None:
+        assert runtime in (Runtime.UML, Runtime.UML_FAST)
+        self._kit = kit
+        self._runtime = runtime
+
+    @property
+    def runtime(self) -> Runtime:
+        """``hyper-uml`` or ``hyper-uml-fast``."""
+        return self._runtime
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these machines can do."""
+        return Capabilities(
+            hot_disk=True,
+            hot_nic=True,
+            resize_memory=True,
+            snapshot=False,
+            share=True,
+            max_cpus=1,
+            max_disks=command.LAST_DISK - command.FIRST_DISK + 1,
+            security_boundary=self._runtime == Runtime.UML,
+        )
+
+    async def usable(self) -> Usable:
+        """Say whether this host has what User Mode Linux needs."""
+        if platform.machine() != "x86_64":
+            return Usable(
+                ok=False, reason=f"User Mode Linux needs x86-64, not {platform.machine()}"
+            )
+        for device in DEVICES:
+            if not Path(device).is_char_device():
+                return Usable(ok=False, reason=f"{device} is missing (load the module tun)")
+        if self._runtime == Runtime.UML and _ptrace_scope() >= PTRACE_ADMIN_ONLY:
+            return Usable(
+                ok=False,
+                reason="kernel.yama.ptrace_scope forbids ptrace; set it to 1 with sysctl",
+            )
+        if self._runtime == Runtime.UML_FAST:
+            warning = "guest programs can reach the guest kernel's memory: the jail alone stands"
+            return Usable(ok=True, warnings=(warning,))
+        return Usable(ok=True)
+
+    async def launch(self, spec: MachineSpec) -> UmlMachine:
+        """Start a machine and return as soon as its kernel runs.
+
+        Raises GuestError if the jail or the kernel could not be started; nothing is left then.
+        """
+        slots = assign_slots(spec)
+        console = None
+        try:
+            self._link(spec)
+            console = Console.create(spec.run_dir / "console")
+            console.open()
+            process = await self._start(spec, slots, console)
+        except BaseException as error:
+            if console is not None:
+                console.close()
+            _clear(spec)
+            if isinstance(error, HyperError) and not isinstance(error, GuestError):
+                raise GuestError(error.message) from error
+            raise
+        record = MachineRecord(
+            runtime=self._runtime,
+            pid=process.pid,
+            start_time=process.start_time,
+            uid=spec.uid,
+            sandbox_dir=str(spec.sandbox_dir),
+            run_dir=str(spec.run_dir),
+            kit=str(spec.kit),
+            slots=slots,
+        )
+        return UmlMachine(record, process, console, command.umid(spec.id))
+
+    def _link(self, spec: MachineSpec) -> None:
+        if len(spec.layers) > MAX_LAYERS:
+            raise GuestError(f"the virtual machine can't have more than {MAX_LAYERS} layers")
+        layers = files.make_folder(spec.sandbox_dir / "layers")
+        disks = files.make_folder(spec.sandbox_dir / "disks")
+        for layer in spec.layers:
+            files.link_read_only(layers, layer, spec.uid)
+        for disk in spec.disks:
+            if disk.read_only:
+                files.link_read_only(layers, disk, spec.uid)
+            else:
+                files.link_writable(disks, disk, spec.uid)
+
+    async def _start(
+        self, spec: MachineSpec, slots: dict[str, int], console: Console
+    ) -> ProcessHandle:
+        writer = console.writer()
+        started = asyncio.ensure_future(
+            jail.launch(self._jail(spec, slots, writer), self._kit.jail)
+        )
+        try:
+            return await asyncio.shield(started)
+        except asyncio.CancelledError:
+            # The launcher can't be interrupted half way: take what it made, and end it.
+            try:
+                process = await started
+                await process.kill()
+                process.close()
+            except HyperError as error:
+                log.debug("a cancelled launch failed by itself: %s", error)
+            raise
+        finally:
+            os.close(writer)
+
+    def _jail(self, spec: MachineSpec, slots: dict[str, int], console: int) -> jail.JailSpec:
+        binds = [
+            jail.Bind(source=spec.sandbox_dir / "layers", target="/layers"),
+            jail.Bind(source=spec.sandbox_dir / "disks", target="/disks", read_only=False),
+            jail.Bind(source=spec.kit / "guest", target="/guest"),
+        ]
+        if spec.share_socket is not None:
+            binds.append(jail.Bind(source=spec.share_socket, target=command.SHARE_SOCKET))
+        return jail.JailSpec(
+            root=spec.kit / "uml",
+            argv=(UML_KERNEL, *command.command_line(spec, self._runtime, slots)[1:]),
+            program=Program.UML,
+            uid=spec.uid,
+            gid=spec.uid,
+            env={"HOME": "/"},
+            binds=tuple(binds),
+            tmpfs=(
+                # The guest's memory, which its programs' pages are executed from.
+                jail.Tmpfs(target=SHM, size=spec.memory + 16 * MiB, executable=True),
+                jail.Tmpfs(target="/uml", size=MiB // 16),
+            ),
+            devices=DEVICES,
+            netns=spec.netns,
+            cgroups=spec.cgroups,
+            fds={2: console},
+            limits=limits(spec),
+            no_aslr=True,
+            oom_score=0,
+        )
+
+    async def adopt(self, record: MachineRecord) -> UmlMachine | None:
+        """Find a machine of an earlier daemon; None if it is gone."""
+        process = open_process(record.pid, record.start_time)
+        if process is None:
+            return None
+        console = Console(Path(record.run_dir) / "console")
+        try:
+            console.open()
+        except HyperError as error:
+            log.warning("%s; the machine runs on without it", error)
+        return UmlMachine(record, process, console, Path(record.run_dir).name)
+
+
+def assign_slots(spec: MachineSpec) -> dict[str, int]:
+    """Number the disks and NICs that a machine is launched with. Raises GuestError for too many."""
+    slots: dict[str, int] = {}
+    for disk in spec.disks:
+        slots[command.disk_key(disk.name)] = free_slot(
+            set(slots.values()), command.FIRST_DISK, command.LAST_DISK
+        )
+    nics: dict[str, int] = {}
+    for nic in spec.nics:
+        nics[command.nic_key(nic.name)] = free_slot(
+            set(nics.values()), command.AGENT_NIC + 1, command.LAST_NIC
+        )
+    return slots | nics
+
+
+def limits(spec: MachineSpec) -> dict[int, int]:
+    """Return the resource limits (getrlimit(2)) of a machine's processes."""
+    processes = min(MAX_PROCESSES, max(1024, spec.memory // BYTES_PER_PROCESS))
+    sizes = [spec.memory + 16 * MiB]
+    sizes += [disk.path.stat().st_size for disk in spec.disks if not disk.read_only]
+    return {
+        resource.RLIMIT_CORE: 0,
+        # A disk can't grow past its size, whatever the guest does to its kernel.
+        resource.RLIMIT_FSIZE: max(sizes),
+        resource.RLIMIT_NPROC: processes,
+        # Files that the guest has open on hostfs, and a socket for each process in seccomp mode.
+        resource.RLIMIT_NOFILE: processes + 1024,
+    }
+
+
+def _ptrace_scope() -> int:
+    try:
+        return int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _clear(spec: MachineSpec) -> None:
+    """Take away what a failed launch put into the sandbox's folders."""
+    for disk in (*spec.layers, *spec.disks):
+        for folder in ("layers", "disks"):
+            files.unlink(spec.sandbox_dir / folder, disk.name)
+    (spec.run_dir / "console").unlink(missing_ok=True)
