@@ -100,11 +100,13 @@ static void read_only(const char *path, unsigned long flags)
         die("read-only", path);
 }
 
-/* A procfs of the jail's own process namespace, without anything but processes in it (proc(5)). */
+/* A read-only procfs of the jail's own process namespace: uid 0 without capabilities could write to
+ * /proc/sys otherwise (proc(5)). Not subset=pid: virtiofsd reads /proc/sys/fs/nr_open. */
 static void mount_proc(void)
 {
     make_target("proc", 1);
-    if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=invisible"))
+    unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    if (mount("proc", "proc", "proc", flags, "hidepid=invisible"))
         die("mount", "/proc");
 }
 

@@ -30,11 +30,11 @@ from hyperstack.platform.cgroup import CgroupLimits, Cgroups
 from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
+from hyperstack.volume.share import TAG as SHARE_TAG
 from hyperstack.volume.share import Share, ShareMount
 
 log = logging.getLogger(__name__)
 
-SHARE_TAG = "share"
 RECONNECT = 10.0
 """Seconds within which a lost agent connection must be back, else the machine is killed."""
 

@@ -23,16 +23,20 @@ from hyperstack.guest.caps import mask
 from hyperstack.guest.kit import Kit
 from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
+from hyperstack.platform.process import ProcessHandle
 
+TAG = "share"
+"""The virtio-fs tag by which the guest mounts it."""
 SOCKET = "share.sock"
 LISTEN_FD = 3
 ROOT = "/share"
 MAX_FILES = 65_536
 """Descriptors of one virtiofsd: what bounds how many files a guest can hold open."""
 
+# SETPCAP is for virtiofsd itself, which gives up its bounding set and that one with it.
 _CAPABILITIES = mask(
     f"CAP_{name}"
-    for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID SETGID SETUID SETFCAP".split()
+    for name in "CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID SETFCAP SETPCAP".split()
 )
 
 
@@ -51,6 +55,7 @@ class Share:
     def __init__(self, config: Config, kit: Kit) -> None:
         self._config = config
         self._kit = kit
+        self._servers: dict[str, ProcessHandle] = {}
 
     async def start(
         self, sandbox: str, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
@@ -60,14 +65,15 @@ class Share:
         Raises InternalError if virtiofsd can't be started; nothing is left then.
         """
         path = self._config.sandbox_run_dir(sandbox) / SOCKET
-        return await asyncio.to_thread(self._start, path, uid, mounts, cgroups)
+        self._servers[sandbox] = await asyncio.to_thread(self._start, path, uid, mounts, cgroups)
+        return path
 
     def _start(
         self, path: Path, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
-    ) -> Path:
+    ) -> ProcessHandle:
         listening = _listen(path, uid)
         try:
-            process = jail.launch_blocking(
+            return jail.launch_blocking(
                 self._spec(listening.fileno(), mounts, cgroups), self._kit.jail
             )
         except BaseException:
@@ -75,8 +81,6 @@ class Share:
             raise
         finally:
             listening.close()
-        process.close()
-        return path
 
     def _spec(
         self, listening: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
@@ -84,15 +88,18 @@ class Share:
         return jail.JailSpec(
             root=self._kit.virtiofsd_root,
             argv=(
-                self._kit.virtiofsd,
+                self._kit.virtiofsd_argv0,
                 f"--fd={LISTEN_FD}",
                 f"--shared-dir={ROOT}",
+                f"--tag={TAG}",
                 "--sandbox=none",
                 "--seccomp=none",
+                "--modcaps=-mknod",
                 "--cache=auto",
                 "--xattr",
                 "--inode-file-handles=never",
                 "--announce-submounts",
+                "--rlimit-nofile=0",
                 "--log-level=error",
             ),
             program=Program.VIRTIOFSD,
@@ -113,12 +120,25 @@ class Share:
             proc=True,
             cgroups=tuple(cgroups),
             fds={LISTEN_FD: listening},
-            limits={resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: MAX_FILES},
+            limits={resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: _files()},
         )
 
     async def stop(self, sandbox: str) -> None:
-        """Remove what ``start`` left; virtiofsd ends with its VMM or with the sandbox's cgroup."""
+        """End the virtiofsd of a sandbox whose VMM is gone, and remove its socket.
+
+        One that an earlier daemon started has ended with its VMM, or ends with the cgroup.
+        """
+        server = self._servers.pop(sandbox, None)
+        if server is not None:
+            await server.kill()
+            server.close()
         (self._config.sandbox_run_dir(sandbox) / SOCKET).unlink(missing_ok=True)
+
+
+def _files() -> int:
+    """Return the bound on descriptors: not above this process's own, which may not be raised."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
 
 
 def _listen(path: Path, uid: int) -> socket.socket:
