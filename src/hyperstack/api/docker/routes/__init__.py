@@ -1,0 +1,37 @@
+"""The routes, one file per resource."""
+
+from __future__ import annotations
+
+from hyperstack.api.docker.router import Router
+
+
+def all_routes() -> Router:
+    """Return a router with every route."""
+    from hyperstack.api.docker.routes import (
+        container_files,
+        container_streams,
+        containers,
+        events,
+        execs,
+        images,
+        networks,
+        system,
+        unavailable,
+        volumes,
+    )
+
+    router = Router()
+    for resource in (
+        system,
+        containers,
+        container_streams,
+        container_files,
+        execs,
+        images,
+        networks,
+        volumes,
+        events,
+        unavailable,
+    ):
+        resource.add_to(router)
+    return router

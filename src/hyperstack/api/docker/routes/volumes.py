@@ -8,6 +8,7 @@ from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema import volume as schema
 from hyperstack.engine.volumes import VolumeUse
+from hyperstack.volume.local import DRIVER
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
@@ -37,7 +38,7 @@ async def create(request: Request, engine: Engine) -> None:
     values = await request.object(schema.CREATE)
     use = await engine.volumes.create(
         values.get("name", ""),
-        values.get("driver") or schema.DRIVER,
+        values.get("driver") or DRIVER,
         values.get("driver_opts"),
         values.get("labels"),
     )

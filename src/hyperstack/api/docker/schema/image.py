@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperstack.api.docker.gotime import ZERO, rfc3339nano
 from hyperstack.api.docker.schema.config import image_config
 from hyperstack.api.docker.schema.inspect import STORAGE_DRIVER
 from hyperstack.image.values import Image
 from hyperstack.model import ContainerConfig
+
+if TYPE_CHECKING:
+    from hyperstack.image.distribution import Distribution
+    from hyperstack.image.manifest import Platform
 
 NS = 1_000_000_000
 
@@ -99,3 +103,22 @@ def deleted(items: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """Return what removing images did: Untagged and Deleted, in order."""
     words = {"untagged": "Untagged", "deleted": "Deleted"}
     return [{words[what]: text} for what, text in items]
+
+
+def distribution(found: Distribution) -> dict[str, Any]:
+    """Return what a name is at its registry."""
+    return {
+        "Descriptor": {
+            "mediaType": found.media_type,
+            "digest": found.digest,
+            "size": found.size,
+        },
+        "Platforms": [_platform(platform) for platform in found.platforms] or None,
+    }
+
+
+def _platform(platform: Platform) -> dict[str, str]:
+    made = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        made["variant"] = platform.variant
+    return made

@@ -1,0 +1,210 @@
+"""Images: list, inspect, history, pull, import, push, tag, remove, prune, save, load, search."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from hyperstack.api.docker import gojson
+from hyperstack.api.docker.closing import closing
+from hyperstack.api.docker.progress import send
+from hyperstack.api.docker.request import Request
+from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.schema import image as schema
+from hyperstack.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from hyperstack.engine.engine import Engine
+
+MOST_NAMES = 1000
+"""Images of one archive at most."""
+
+
+def add_to(router: Router) -> None:
+    """Add the routes."""
+    router.add("GET", "/images/json", list_images)
+    router.add("GET", "/images/search", search)
+    router.add("GET", "/images/get", save)
+    router.add("POST", "/images/create", create, waits=True)
+    router.add("POST", "/images/load", load)
+    router.add("POST", "/images/prune", prune)
+    router.add("GET", "/images/{name}/get", save)
+    router.add("GET", "/images/{name}/history", history)
+    router.add("GET", "/images/{name}/json", inspect)
+    router.add("POST", "/images/{name}/push", push, waits=True)
+    router.add("POST", "/images/{name}/tag", tag)
+    router.add("DELETE", "/images/{name}", remove)
+    router.add("GET", "/distribution/{name}/json", distribution, waits=True)
+    router.add("POST", "/auth", auth, waits=True)
+
+
+async def list_images(request: Request, engine: Engine) -> None:
+    """``GET /images/json``"""
+    filters = request.filters
+    if (old := request.query.text("filter")) and not request.at_least("1.41"):
+        filters["reference"] = [old]
+    found = engine.images.list(all_=request.query.flag("all"), filters=filters)
+    await request.answer_json([schema.image_summary(image, request.version) for image in found])
+
+
+async def inspect(request: Request, engine: Engine) -> None:
+    """``GET /images/{name}/json``"""
+    await request.answer_json(
+        schema.image_inspect(engine.images.get(request.name), request.version)
+    )
+
+
+async def history(request: Request, engine: Engine) -> None:
+    """``GET /images/{name}/history``"""
+    await request.answer_json(
+        [
+            schema.history_item(
+                identifier=item.id,
+                created=item.created,
+                created_by=item.created_by,
+                tags=item.tags,
+                size=item.size,
+                comment=item.comment,
+            )
+            for item in engine.images.history(request.name)
+        ]
+    )
+
+
+def _auth(request: Request) -> Any:
+    from hyperstack.image.auth import decode_auth
+
+    return decode_auth(request.head.headers.get("x-registry-auth"))
+
+
+async def create(request: Request, engine: Engine) -> None:
+    """``POST /images/create``: pull ``fromImage``, or import ``fromSrc``."""
+    query = request.query
+    name, tag_ = query.text("fromImage"), query.text("tag")
+    platform = query.text("platform")
+    if name:
+        reference = _with_tag(name, tag_)
+        steps = engine.images.pull(
+            reference, platform=platform, auth=_auth(request), all_tags=_all_tags(name, tag_)
+        )
+    else:
+        steps = _import(request, engine, platform)
+    await send(request, steps)
+
+
+def _with_tag(name: str, tag: str) -> str:
+    if not tag:
+        return name
+    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
+
+
+def _all_tags(name: str, tag: str) -> bool:
+    """Tell whether every tag is wanted: none was named, neither in *tag* nor in *name*."""
+    return not tag and "@" not in name and ":" not in name.rpartition("/")[2]
+
+
+def _import(request: Request, engine: Engine, platform: str) -> AsyncIterator[Any]:
+    query = request.query
+    source = query.text("fromSrc")
+    if source != "-":
+        raise InvalidParameter(
+            f"import from {source or 'nowhere'} is not supported: fetch the archive and import it "
+            "from standard input"
+        )
+    return engine.images.import_(
+        request.stream(),
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        message=query.text("message"),
+        changes=query.all("changes"),
+        platform=platform,
+    )
+
+
+async def load(request: Request, engine: Engine) -> None:
+    """``POST /images/load``"""
+    quiet = request.query.flag("quiet", True)
+    await send(request, engine.images.load(request.stream(), quiet=quiet))
+
+
+async def push(request: Request, engine: Engine) -> None:
+    """``POST /images/{name}/push``"""
+    await request.read()
+    steps = engine.images.push(request.name, tag=request.query.text("tag"), auth=_auth(request))
+    await send(request, steps)
+
+
+async def tag(request: Request, engine: Engine) -> None:
+    """``POST /images/{name}/tag``"""
+    query = request.query
+    await engine.images.tag(request.name, query.text("repo"), query.text("tag"))
+    await request.answer(201)
+
+
+async def remove(request: Request, engine: Engine) -> None:
+    """``DELETE /images/{name}``"""
+    query = request.query
+    done = await engine.images.remove(
+        request.name, force=query.flag("force"), prune=not query.flag("noprune")
+    )
+    await request.answer_json(schema.deleted(done))
+
+
+async def prune(request: Request, engine: Engine) -> None:
+    """``POST /images/prune``"""
+    done, freed = await engine.images.prune(request.filters)
+    made = {"ImagesDeleted": schema.deleted(done) or None, "SpaceReclaimed": freed}
+    await request.answer_json(made)
+
+
+async def save(request: Request, engine: Engine) -> None:
+    """``GET /images/get`` and ``GET /images/{name}/get``"""
+    names = [request.name] if "name" in request.params else request.query.all("names")
+    # One parameter may hold several names, as some SDKs send them.
+    names = [part for name in names for part in name.split(",") if part]
+    if len(names) > MOST_NAMES:
+        raise InvalidParameter(f"more than {MOST_NAMES} images cannot be saved at once")
+    chunks = engine.images.save(names)
+    async with closing(chunks):
+        stream = None
+        async for chunk in chunks:
+            stream = stream or await request.start(content_type="application/x-tar")
+            await stream.write(chunk)
+        stream = stream or await request.start(content_type="application/x-tar")
+        await stream.end()
+
+
+async def search(request: Request, engine: Engine) -> None:
+    """``GET /images/search``"""
+    from hyperstack.image.search import search as ask
+
+    found = await ask(
+        engine.config,
+        request.query.text("term"),
+        limit=request.query.integer("limit"),
+        filters=request.filters,
+        auth=_auth(request),
+    )
+    await request.answer_json(found)
+
+
+async def distribution(request: Request, engine: Engine) -> None:
+    """``GET /distribution/{name}/json``"""
+    from hyperstack.image.distribution import inspect as look
+
+    found = await look(engine.config, request.name, auth=_auth(request))
+    await request.answer_json(schema.distribution(found))
+
+
+async def auth(request: Request, engine: Engine) -> None:
+    """``POST /auth``"""
+    from hyperstack.image.auth import AuthConfig
+    from hyperstack.image.login import login
+
+    raw = await request.json(needed=True)
+    if not isinstance(raw, dict):
+        raise gojson.Where().mismatch(raw, "registry.AuthConfig")
+    known = {key.lower(): value for key, value in raw.items() if isinstance(value, str)}
+    values = {name: known[name] for name in AuthConfig.__struct_fields__ if name in known}
+    done = await login(engine.config, AuthConfig(**values).resolved())
+    await request.answer_json({"Status": done.status, "IdentityToken": done.identity_token})
