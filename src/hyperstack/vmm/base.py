@@ -90,6 +90,10 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     kit: str
     slots: dict[str, int] = {}
     """Disk and NIC names to their bus slots."""
+    memory: int = 0
+    """Bytes that the machine was launched with."""
+    given_up: int = 0
+    """Bytes of them that the guest has given back."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ class UmlDriver:
 
     def __init__(self, config: Config, kit: Kit, runtime: Runtime = Runtime.UML) -> None:
         assert runtime in (Runtime.UML, Runtime.UML_FAST)
+        self._config = config
         self._kit = kit
         self._runtime = runtime
 
@@ -112,6 +113,7 @@ class UmlDriver:
             run_dir=str(spec.run_dir),
             kit=str(spec.kit),
             slots=slots,
+            memory=spec.memory,
         )
         return UmlMachine(record, process, console, command.umid(spec.id))
 
@@ -174,7 +176,7 @@ class UmlDriver:
             netns=spec.netns,
             cgroups=spec.cgroups,
             fds={2: console},
-            limits=limits(spec),
+            limits=limits(spec, self._config.storage_size),
             no_aslr=True,
             oom_score=0,
         )
@@ -207,10 +209,13 @@ def assign_slots(spec: MachineSpec) -> dict[str, int]:
     return slots | nics
 
 
-def limits(spec: MachineSpec) -> dict[int, int]:
-    """Return the resource limits (getrlimit(2)) of a machine's processes."""
+def limits(spec: MachineSpec, disk_size: int) -> dict[int, int]:
+    """Return the resource limits (getrlimit(2)) of a machine's processes.
+
+    *disk_size* is that of the disks that it may be given later, in bytes.
+    """
     processes = min(MAX_PROCESSES, max(1024, spec.memory // BYTES_PER_PROCESS))
-    sizes = [spec.memory + 16 * MiB]
+    sizes = [spec.memory + 16 * MiB, disk_size]
     sizes += [disk.path.stat().st_size for disk in spec.disks if not disk.read_only]
     return {
         resource.RLIMIT_CORE: 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import re
 import resource
 from pathlib import Path
 
@@ -19,7 +19,12 @@ from hyperstack.vmm.console import Console
 from hyperstack.vmm.uml import command
 from hyperstack.vmm.uml.mconsole import ManagementConsole
 
-log = logging.getLogger(__name__)
+PAGE = 4096
+KEEP_FREE = 24 << 20
+"""Bytes that a guest is left with when it gives up memory."""
+RESIZE_STEPS = 20
+RESIZE_PAUSE = 0.05
+"""Seconds in which the guest's kernel may write back and forget what it caches."""
 
 
 class UmlMachine:
@@ -77,7 +82,8 @@ class UmlMachine:
             link = files.link_read_only if disk.read_only else files.link_writable
             link(folder, disk, self._record.uid)
             try:
-                self._allow_size(disk.path.stat().st_size)
+                if not disk.read_only:
+                    self._allow_size(disk)
                 words = command.ubd(slot, disk.name, read_only=disk.read_only)
                 await self._mconsole.command(f"config {words}")
             except BaseException:
@@ -133,11 +139,17 @@ class UmlMachine:
         slots = {name: slot for name, slot in self._record.slots.items() if name != key}
         self._record = msgspec.structs.replace(self._record, slots=slots)
 
-    def _allow_size(self, size: int) -> None:
-        """Let the kernel write files of *size* bytes: it was held to its first disks' size."""
-        limit = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[0]
-        if limit < size:
-            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
+    def _allow_size(self, disk: Disk) -> None:
+        """Let the kernel write files as large as *disk*: it was held to what it had at launch."""
+        try:
+            size = disk.path.stat().st_size
+            if file_size_limit(Path(f"/proc/{self.pid}/limits").read_text()) < size:
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
+        except OSError as error:
+            raise GuestError(
+                f"the virtual machine can't be allowed a disk as large as {disk.name}: "
+                f"{error.strerror}"
+            ) from error
 
     # Running
 
@@ -152,14 +164,31 @@ class UmlMachine:
     async def resize_memory(self, memory: int) -> None:
         """Change the guest's memory to *memory* bytes, at most what it was launched with.
 
-        The guest gives up pages that are free, and gets them back. Raises GuestError.
+        The guest gives up what is free, a part at a time so that it can make more free, and keeps
+        what it needs: its kernel would fail rather than refuse. Raises GuestError.
         """
-        now = int(await self._mconsole.command("config mem") or "0")
-        change = memory - now
-        if not change:
-            return
-        sign = "+" if change > 0 else "-"
-        await self._mconsole.command(f"config mem={sign}{abs(change) >> 10}K")
+        async with self._changing:
+            wanted = max(0, self._record.memory - memory) // PAGE * PAGE
+            for _ in range(RESIZE_STEPS):
+                change = wanted - self._record.given_up
+                if change > 0:
+                    change = min(change, await self._spare() // PAGE * PAGE)
+                if change:
+                    sign = "-" if change > 0 else "+"
+                    await self._mconsole.command(f"config mem={sign}{abs(change) >> 10}K")
+                    self._record = msgspec.structs.replace(
+                        self._record, given_up=self._record.given_up + change
+                    )
+                if self._record.given_up == wanted:
+                    return
+                await asyncio.sleep(RESIZE_PAUSE)
+
+    async def _spare(self) -> int:
+        """Return how many bytes the guest's kernel can give up at once, by its own account."""
+        text = await self._mconsole.command("proc meminfo")
+        found = re.search(r"^MemFree: +(\d{1,12}) kB$", text, re.MULTILINE)
+        free = int(found[1]) << 10 if found else 0
+        return max(0, free - max(KEEP_FREE, self._record.memory // 32))
 
     async def kill(self) -> None:
         """Kill the machine and wait until it is gone; all its processes go with it."""
@@ -196,6 +225,12 @@ class UmlMachine:
         """Let go of the daemon's descriptors; the machine runs on."""
         self._console.close()
         self._process.close()
+
+
+def file_size_limit(limits: str) -> int:
+    """Return the largest file that a process may write, from its ``/proc/PID/limits``."""
+    found = re.search(r"^Max file size +(\d+|unlimited)", limits, re.MULTILINE)
+    return int(found[1]) if found and found[1] != "unlimited" else 1 << 63
 
 
 def free_slot(used: set[int], first: int, last: int) -> int:

@@ -45,6 +45,8 @@ class ManagementConsole:
         if len(data) >= MAX_DATA:
             raise GuestError("a command for the virtual machine's console is too long")
         verb = text.partition(" ")[0]
+        if not self._process.alive():
+            raise GuestError("the virtual machine has ended")
         try:
             async with self._busy, asyncio.timeout(TIMEOUT):
                 with await asyncio.to_thread(self._connect) as sock:
