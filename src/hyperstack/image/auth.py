@@ -22,7 +22,7 @@ import msgspec
 from yarl import URL
 
 from hyperstack.errors import InternalError, InvalidParameter
-from hyperstack.image.endpoints import HUB_HOSTS, Endpoint
+from hyperstack.image.endpoints import HUB_HOSTS, Endpoint, address, is_near
 from hyperstack.image.faults import Refused, asked
 from hyperstack.image.manifest import without_nulls
 from hyperstack.image.transport import Request, Transport
@@ -92,8 +92,8 @@ def decode_auths(header: str | None) -> dict[str, AuthConfig]:
 def choose(auths: Mapping[str, AuthConfig], domain: str) -> AuthConfig:
     """Return the credentials among *auths* for the registry of *domain*."""
     wanted = HUB_HOSTS if domain in HUB_HOSTS else {domain}
-    for address, auth in auths.items():
-        if host_of(address) in wanted:
+    for key, auth in auths.items():
+        if host_of(key) in wanted:
             return auth
     return NOBODY
 
@@ -244,11 +244,13 @@ class Authorizer:
 
     def _realm(self, challenge: Challenge) -> URL:
         try:
-            realm = URL(challenge.parameters.get("realm", ""), encoded=True)
+            realm = address(challenge.parameters.get("realm", ""))
         except ValueError:
             realm = URL()
         if realm.scheme not in ("http", "https") or not realm.host or realm.user:
             raise InternalError("the registry names no valid token server")
+        if is_near(realm.host) and not is_near(self._endpoint.base.host or ""):
+            raise InternalError("the registry names this host as its token server: refused")
         if realm.scheme == "http" and self._endpoint.base.scheme == "https":
             raise InternalError("the registry names a token server without TLS: refused")
         return realm

@@ -51,7 +51,7 @@ def endpoints(config: Config, domain: str, *, mirrors: bool) -> list[Endpoint]:
         ahead = [_mirror(config, text) for text in config.registry_mirrors] if mirrors else []
         return [*ahead, Endpoint(base=HUB)]
     try:
-        secure = URL(f"https://{domain}")
+        secure = address(f"https://{domain}")
     except ValueError as error:
         raise InvalidParameter(f'invalid registry address "{domain}"') from error
     if not is_insecure(config.insecure_registries, secure):
@@ -61,7 +61,7 @@ def endpoints(config: Config, domain: str, *, mirrors: bool) -> list[Endpoint]:
 
 def _mirror(config: Config, text: str) -> Endpoint:
     try:
-        url = URL(text)
+        url = address(text)
     except ValueError as error:
         raise InvalidParameter(f"invalid mirror: {text!r}") from error
     if url.scheme not in ("http", "https") or not url.host or url.query_string or url.user:
@@ -94,6 +94,15 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return ipaddress.ip_network(entry, strict=False) if "/" in entry else None
     except ValueError:
         return None
+
+
+def address(text: str) -> URL:
+    """Return a foreign address that stays as it was written. Raises ValueError for a bad one."""
+    url = URL(text, encoded=True)
+    # The parts are looked at when they are wanted first, and only then found to be wrong.
+    if url.host is not None and (url.port or 0) >= 0 and not url.host.isprintable():
+        raise ValueError("the host's name is not printable")
+    return url
 
 
 def is_near(host: str) -> bool:

@@ -23,7 +23,7 @@ from hyperstack.config import Config
 from hyperstack.errors import InternalError
 from hyperstack.ids import Digest
 from hyperstack.image.auth import AuthConfig, Authorizer
-from hyperstack.image.endpoints import Endpoint, endpoints
+from hyperstack.image.endpoints import Endpoint, address, endpoints
 from hyperstack.image.faults import (
     MAX_ERROR_BODY,
     Fault,
@@ -336,7 +336,7 @@ def _following(url: URL, headers: Mapping[str, str]) -> URL | None:
     if match is None:
         return None
     try:
-        target = url.join(URL(match[1], encoded=True))
+        target = address(str(url.join(address(match[1]))))
     except ValueError as error:
         raise InternalError("the registry's next page of tags has no valid address") from error
     if target.origin() != url.origin():

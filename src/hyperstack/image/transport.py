@@ -27,7 +27,7 @@ from yarl import URL
 
 from hyperstack import __version__
 from hyperstack.errors import InternalError
-from hyperstack.image.endpoints import CERTS_DIRS, is_near, tls_context
+from hyperstack.image.endpoints import CERTS_DIRS, address, is_near, tls_context
 from hyperstack.image.faults import (
     MAX_ERROR_BODY,
     Refused,
@@ -300,7 +300,7 @@ def redirect(first: URL, current: URL, location: str) -> URL:
     """Return where a redirect leads. Raises InternalError if it must not be followed."""
     where = asked("Get", first)
     try:
-        target = current.join(URL(location, encoded=True))
+        target = address(str(current.join(address(location))))
     except ValueError as error:
         raise InternalError(f"{where}: the redirect's address is malformed") from error
     if target.scheme not in ("http", "https") or not target.host:
