@@ -1,0 +1,448 @@
+"""A container's networks: from its wishes to NICs, files and ports, and what its guest asks of DNS.
+
+What Docker's daemon does around libnetwork. A container on user-defined networks finds others by
+name, alias and short id through DNS; on the network ``bridge`` it does not, and gets the host's
+name servers instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hyperstack.engine.core import Core
+from hyperstack.engine.sandbox import Sandbox
+from hyperstack.errors import HyperError, InvalidParameter, NotImplementedHere
+from hyperstack.guest import messages
+from hyperstack.ids import ContainerId, NetworkId
+from hyperstack.model import Container, EndpointSettings, EndpointState, PortBinding
+from hyperstack.network import dns, files, host, ipam, ports
+from hyperstack.network.manager import Attachment
+from hyperstack.network.rows import Endpoint, Network
+from hyperstack.vmm.base import Tap
+
+log = logging.getLogger(__name__)
+
+HOST_MODE = (
+    "host networking is not possible for a container in its own virtual machine; publish ports "
+    "with -p instead"
+)
+JOIN_MODE = (
+    "joining another container's network (--network container:...) is not supported yet; each "
+    "container has its own virtual machine"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugged:
+    """What a container got: taps for its machine, the rest for its agent and its row."""
+
+    taps: tuple[Tap, ...] = ()
+    endpoints: dict[str, EndpointState] = field(default_factory=dict)
+    ports: dict[str, tuple[PortBinding, ...]] = field(default_factory=dict)
+    nics: tuple[messages.Nic, ...] = ()
+    files: tuple[messages.Mount, ...] = ()
+    dns: bool = False
+
+
+Pair = tuple[Endpoint, Network]
+
+
+async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> Plugged:
+    """Connect a container that is about to boot to its networks.
+
+    Raises HyperError in Docker's words; the caller then calls ``unplug``.
+    """
+    await core.networks.detach(container.id)
+    networks = _resolve(core, container)
+    pairs: list[Pair] = []
+    publishing = _publishing(networks)
+    for network, wish in networks:
+        if network.is_bridge:
+            attachment = attachment_of(
+                core,
+                container,
+                network,
+                wish,
+                sandbox=sandbox_id,
+                uid=uid,
+                interface=f"eth{len(pairs)}",
+                publish=network is publishing,
+            )
+            pairs.append((await core.networks.attach(attachment), network))
+    gateways = _gateways(pairs)
+    states = {n.name: EndpointState(network_id=n.id) for n, _ in networks if not n.is_bridge}
+    states |= {n.name: state_of(e, n, container) for e, n in pairs}
+    return Plugged(
+        taps=tuple(tap_of(core, e, n) for e, n in pairs),
+        endpoints=states,
+        ports=ports_of([e for e, _ in pairs]),
+        nics=tuple(nic_of(core, e, n, gateways) for e, n in pairs),
+        files=_files(core, container, pairs),
+        dns=_resolves(pairs),
+    )
+
+
+async def publish(core: Core, container: Container, plugged: Plugged) -> None:
+    """Open the published ports of a container whose sandbox boots. Raises HyperError."""
+    if any(plugged.ports.values()):
+        uid = next(
+            (s.row.uid for s in core.sandboxes.live.values() if container.id in s.row.containers),
+            0,
+        )
+        await core.networks.publish(container.id, uid)
+
+
+async def unplug(core: Core, container: Container) -> None:
+    """Cut a container off and free its addresses and ports; safe to repeat."""
+    await core.networks.detach(container.id)
+
+
+async def adopt(core: Core, container: Container) -> None:
+    """Take up the networks of a container that lived on without a daemon; nothing is cut."""
+    sandbox = core.sandboxes.live.get(container.sandbox) if container.sandbox else None
+    endpoints = await core.networks.adopt(container.id, sandbox.row.uid if sandbox else 0)
+    pairs = [(e, n) for e in endpoints if (n := core.networks.book.by_id(e.network)) is not None]
+    for endpoint, network in pairs:
+        container.state.endpoints[network.name] = state_of(endpoint, network, container)
+    if pairs:
+        container.state.ports = ports_of(endpoints)
+
+
+def _resolve(core: Core, container: Container) -> list[tuple[Network, EndpointSettings]]:
+    """Return the networks that a container wants, in the order of its interfaces."""
+    mode = container.host.network_mode
+    if mode == "host":
+        raise InvalidParameter(HOST_MODE)
+    if mode.startswith("container:"):
+        raise NotImplementedHere(JOIN_MODE)
+    if container.config.network_disabled:
+        return [(core.networks.get("none"), EndpointSettings())]
+    found = [(core.networks.get(name), wish) for name, wish in container.networks.items()]
+    if any(network.driver == "host" for network, _ in found):
+        raise InvalidParameter(HOST_MODE)
+    # Docker's order: priority of the gateway, networks that lead outside, then the name.
+    return sorted(found, key=lambda f: (-f[1].gw_priority, f[0].internal, f[0].name))
+
+
+def _publishing(networks: Sequence[tuple[Network, EndpointSettings]]) -> Network | None:
+    """Return the network on which ports are published: the first that leads outside."""
+    return next((n for n, _ in networks if n.is_bridge and not n.internal), None)
+
+
+def attachment_of(
+    core: Core,
+    container: Container,
+    network: Network,
+    wish: EndpointSettings,
+    *,
+    sandbox: str,
+    uid: int,
+    interface: str,
+    publish: bool,
+) -> Attachment:
+    """Say what a container wants on one network. Raises InvalidParameter in Docker's words."""
+    _check_wish(network, wish)
+    wanted: list[ports.Want] = []
+    exposed: tuple[str, ...] = ()
+    if publish:
+        wanted = ports.wants(
+            container.host.port_bindings,
+            container.config.exposed_ports,
+            publish_all=container.host.publish_all_ports,
+            default_address=core.config.default_publish_address,
+            ipv6=host.speaks_ipv6(),
+        )
+        published = {f"{want.port}/{want.protocol}" for want in wanted}
+        exposed = tuple(p for p in container.config.exposed_ports if p not in published)
+    mac = wish.mac_address or (container.config.mac_address if interface == "eth0" else "")
+    return Attachment(
+        network=network,
+        container=container.id,
+        container_name=container.name,
+        sandbox=sandbox,
+        uid=uid,
+        interface=interface,
+        ipv4=wish.ipv4_address,
+        ipv6=wish.ipv6_address,
+        mac=mac,
+        wants=wanted,
+        exposed=exposed,
+    )
+
+
+def _check_wish(network: Network, wish: EndpointSettings) -> None:
+    if not network.is_default:
+        return
+    if wish.ipv4_address or wish.ipv6_address:
+        raise InvalidParameter(
+            f"invalid config for network {network.name}: invalid endpoint settings:\n"
+            "user-specified IP address is supported on user defined networks only"
+        )
+    if wish.aliases:
+        raise InvalidParameter(
+            f"invalid config for network {network.name}: invalid endpoint settings:\n"
+            "network-scoped aliases are only supported for user-defined networks"
+        )
+
+
+def tap_of(core: Core, endpoint: Endpoint, network: Network) -> Tap:
+    """Say which tap an endpoint's NIC is."""
+    return Tap(name=endpoint.tap, mac=endpoint.mac, mtu=network.mtu(core.config.mtu))
+
+
+def _gateways(pairs: Sequence[Pair]) -> dict[int, str]:
+    """Return, by IP version, the id of the endpoint that has the default route."""
+    found: dict[int, str] = {}
+    for endpoint, network in pairs:
+        if not network.internal:
+            if endpoint.ipv4:
+                found.setdefault(4, endpoint.id)
+            if endpoint.ipv6:
+                found.setdefault(6, endpoint.id)
+    return found
+
+
+def nic_of(
+    core: Core, endpoint: Endpoint, network: Network, gateways: Mapping[int, str]
+) -> messages.Nic:
+    """Say to the agent what a NIC is like. *gateways*: endpoints with the default routes."""
+    addresses = []
+    for version, address in ((4, endpoint.ipv4), (6, endpoint.ipv6)):
+        pool = network.pool(version)
+        if address and pool is not None:
+            addresses.append(ipam.interface(address, pool))
+    return messages.Nic(
+        mac=endpoint.mac,
+        name=endpoint.interface,
+        mtu=network.mtu(core.config.mtu),
+        addresses=tuple(addresses),
+        gateway4=_gateway(network, 4) if gateways.get(4) == endpoint.id else "",
+        gateway6=_gateway(network, 6) if gateways.get(6) == endpoint.id else "",
+    )
+
+
+def _gateway(network: Network, version: int) -> str:
+    pool = network.pool(version)
+    return pool.gateway if pool is not None and not network.internal else ""
+
+
+def state_of(endpoint: Endpoint, network: Network, container: Container) -> EndpointState:
+    """Return what ``docker inspect`` shows of an endpoint."""
+    four, six = network.pool(4), network.pool(6)
+    return EndpointState(
+        network_id=network.id,
+        endpoint_id=endpoint.id,
+        gateway=_gateway(network, 4) if endpoint.ipv4 else "",
+        ip_address=endpoint.ipv4,
+        prefix_length=_prefix(four.subnet) if four and endpoint.ipv4 else 0,
+        ipv6_gateway=_gateway(network, 6) if endpoint.ipv6 else "",
+        ipv6_address=endpoint.ipv6,
+        ipv6_prefix_length=_prefix(six.subnet) if six and endpoint.ipv6 else 0,
+        mac_address=endpoint.mac,
+        dns_names=() if network.is_default else dns_names(container, network),
+    )
+
+
+def _prefix(subnet: str) -> int:
+    return int(subnet.partition("/")[2])
+
+
+def ports_of(endpoints: Sequence[Endpoint]) -> dict[str, tuple[PortBinding, ...]]:
+    """Return published ports as bound, and exposed ones without bindings."""
+    found: dict[str, tuple[PortBinding, ...]] = {}
+    for endpoint in endpoints:
+        for p in endpoint.publications:
+            binding = PortBinding(host_ip=p.host_ip, host_port=str(p.host_port))
+            key = f"{p.port}/{p.protocol}"
+            found[key] = (*found.get(key, ()), binding)
+        for key in endpoint.exposed:
+            found.setdefault(key, ())
+    return found
+
+
+def dns_names(container: Container, network: Network) -> tuple[str, ...]:
+    """Return the names by which others on a user-defined network find a container."""
+    wish = container.networks.get(network.name, EndpointSettings())
+    names = (container.name, *wish.aliases, container.id[:12], container.config.hostname)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+async def rewrite_hosts(core: Core, container: Container, sandbox: Sandbox) -> None:
+    """Bring a running container's /etc/hosts up to date after its networks have changed."""
+    book = core.networks.book
+    pairs = [(e, n) for e in book.of(container.id) if (n := book.by_id(e.network)) is not None]
+    message = messages.FileWrite(
+        container=container.id, path="/etc/hosts", content=hosts_file(core, container, pairs)
+    )
+    try:
+        await sandbox.call(messages.Op.FILE_WRITE, message, timeout=5.0)
+    except HyperError as error:
+        log.warning("/etc/hosts of %s was not rewritten: %s", container.name, error)
+
+
+# -- files
+
+
+def _files(core: Core, container: Container, pairs: Sequence[Pair]) -> tuple[messages.Mount, ...]:
+    contents = (
+        ("/etc/hosts", hosts_file(core, container, pairs)),
+        ("/etc/hostname", files.hostname(container.config.hostname)),
+        ("/etc/resolv.conf", files.resolv_conf(_resolv_conf(core, container, pairs))),
+    )
+    return tuple(
+        messages.Mount(kind=messages.MountKind.FILE, target=path, content=content, mode=0o644)
+        for path, content in contents
+        if not _mounted(container, path)
+    )
+
+
+def _mounted(container: Container, path: str) -> bool:
+    """Tell whether the user mounts something of his own there."""
+    return any(mount.destination == path for mount in container.mounts)
+
+
+def hosts_file(core: Core, container: Container, pairs: Sequence[Pair]) -> bytes:
+    """Write a container's /etc/hosts. Raises InvalidParameter for a wrong ``--add-host``."""
+    names = files.own_names(container.config.hostname, container.config.domainname)
+    own = [(a, names) for e, _ in pairs for a in (e.ipv4, e.ipv6) if a]
+    extra = files.extra_hosts(container.host.extra_hosts, _host_gateways(core, pairs))
+    return files.hosts(own, extra)
+
+
+def _host_gateways(core: Core, pairs: Sequence[Pair]) -> list[str]:
+    """Return the addresses of the host that a container reaches; the default bridge's first."""
+    default = core.networks.book.named("bridge")
+    networks = [n for _, n in pairs]
+    if default is not None and any(not n.internal for n in networks):
+        networks = [default]
+    return [s.gateway for n in networks[:1] for s in n.subnets if s.gateway]
+
+
+def _settings(core: Core, container: Container) -> tuple[files.ResolvConf, bool]:
+    """Return a container's name servers and search list, and whether the servers were named."""
+    config, wish = core.config, container.host
+    conf = files.overridden(
+        files.parse_resolv_conf(host.resolv_conf()),
+        dns=wish.dns or config.dns,
+        search=wish.dns_search or config.dns_search,
+        options=wish.dns_options or config.dns_options,
+    )
+    return conf, bool(wish.dns or config.dns)
+
+
+def _resolv_conf(core: Core, container: Container, pairs: Sequence[Pair]) -> files.ResolvConf:
+    conf, given = _settings(core, container)
+    if _resolves(pairs):
+        return files.embedded(conf)
+    return files.external(conf, ipv6=any(e.ipv6 for e, _ in pairs), given=given)
+
+
+def _resolves(pairs: Sequence[Pair]) -> bool:
+    """Tell whether the engine answers a container's DNS: on any user-defined network."""
+    return any(not network.is_default for _, network in pairs)
+
+
+# -- DNS
+
+
+async def answer_dns(core: Core, sandbox: Sandbox, message: messages.Dns) -> None:
+    """Answer what a guest asks of its embedded server. Never raises for what the guest says."""
+    if message.container not in sandbox.row.containers:
+        return
+    answer = await _answer(core, sandbox, message)
+    if answer is None:
+        return
+    reply = messages.Dns(
+        container=message.container, query=message.query, message=answer, tcp=message.tcp
+    )
+    try:
+        await sandbox.call(messages.Op.DNS_ANSWER, reply, timeout=5.0)
+    except HyperError:
+        return  # the guest is gone, or does not want it any more
+
+
+async def _answer(core: Core, sandbox: Sandbox, message: messages.Dns) -> bytes | None:
+    container = core.table.find(ContainerId(message.container))
+    if container is None:
+        return dns.refuse(message.message, dns.Code.REFUSED)
+    try:
+        question = dns.parse(message.message)
+    except dns.DnsError:
+        return dns.refuse(message.message, dns.Code.FORMAT)
+    own = _own_answer(core, container, question)
+    if own is not None:
+        return own
+    if not _leads_outside(core, container):
+        return dns.respond(question, code=dns.Code.FAILURE)
+    conf, _ = _settings(core, container)
+    servers = conf.servers or files.PUBLIC_SERVERS
+    answer = await core.networks.resolver.forward(
+        message.message, question, servers, tcp=message.tcp, sandbox=sandbox.id
+    )
+    if answer is None:
+        return dns.respond(question, code=dns.Code.FAILURE)
+    if not message.tcp and len(answer) > question.limit:
+        return dns.truncated(question)
+    return answer
+
+
+def _leads_outside(core: Core, container: Container) -> bool:
+    """Tell whether a container may ask the world: internal networks forward no DNS."""
+    book = core.networks.book
+    networks = [book.by_id(e.network) for e in book.of(container.id)]
+    return any(network is not None and not network.internal for network in networks)
+
+
+def _own_answer(core: Core, container: Container, question: dns.Question) -> bytes | None:
+    """Answer for the containers on the same user-defined networks, None for all other names."""
+    if question.klass != 1:
+        return None
+    if question.type == dns.Type.PTR:
+        name = _reverse(core, container, question.name)
+        return dns.respond(question, [name]) if name else None
+    addresses = _forward(core, container, question.name)
+    if not addresses:
+        return None
+    picked = dns.pick(addresses, question.type)
+    random.shuffle(picked)
+    return dns.respond(question, picked)
+
+
+def _neighbours(core: Core, container: Container) -> list[tuple[Endpoint, Network, Container]]:
+    book = core.networks.book
+    found = []
+    for mine in book.of(container.id):
+        network = book.by_id(NetworkId(mine.network))
+        if network is None or network.is_default:
+            continue
+        for endpoint in book.on(network.id):
+            other = core.table.find(endpoint.container)
+            if other is not None:
+                found.append((endpoint, network, other))
+    return found
+
+
+def _forward(core: Core, container: Container, name: str) -> list[str]:
+    """Return the addresses of the containers that *name* means; ``name.network`` works too."""
+    addresses: list[str] = []
+    for endpoint, network, other in _neighbours(core, container):
+        names = {known.lower() for known in dns_names(other, network)}
+        if name in names or (
+            name.endswith(f".{network.name.lower()}") and name[: -len(network.name) - 1] in names
+        ):
+            addresses += [a for a in (endpoint.ipv4, endpoint.ipv6) if a]
+    return addresses
+
+
+def _reverse(core: Core, container: Container, name: str) -> str | None:
+    address = dns.reverse_address(name)
+    if address is None:
+        return None
+    text = str(address)
+    for endpoint, network, other in _neighbours(core, container):
+        if text in (endpoint.ipv4, endpoint.ipv6):
+            return f"{other.name}.{network.name}"
+    return None

@@ -1,0 +1,199 @@
+"""Address management: which subnets networks get, which addresses endpoints get, which MACs.
+
+Follows what libnetwork's default driver does: subnets come from the daemon's pools and avoid what
+the host already routes or asks for names; the gateway is a subnet's first address; an endpoint gets
+the lowest free address of the subnet (or of its range), or the one that the user named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+
+from hyperstack.errors import Forbidden, InternalError, InvalidParameter
+from hyperstack.network.rows import Subnet
+from hyperstack.network.rtnetlink import Address, Network
+
+MAX_SCAN = 1 << 20
+"""Addresses looked at before a subnet counts as full: bounds the search in IPv6."""
+
+
+def overlaps(one: Network, others: Iterable[Network]) -> bool:
+    """Tell whether *one* shares an address with any of *others*."""
+    return any(isinstance(other, type(one)) and one.overlaps(other) for other in others)
+
+
+def _candidates(base: str, size: int) -> Iterator[IPv4Network]:
+    """Yield the subnets of a pool, from the one that *base* itself lies in."""
+    start = IPv4Address(base.partition("/")[0])
+    pool = IPv4Network(base, strict=False)
+    if size < pool.prefixlen:
+        return
+    first = IPv4Network((int(start) & (-1 << (32 - size)), size))
+    step = 1 << (32 - size)
+    for address in range(int(first.network_address), int(pool.broadcast_address) + 1, step):
+        yield IPv4Network((address, size))
+
+
+def choose_subnet(pools: Sequence[tuple[str, int]], taken: Collection[Network]) -> IPv4Network:
+    """Return the first subnet of the pools that overlaps nothing in *taken*.
+
+    Raises InvalidParameter when there is none.
+    """
+    for base, size in pools:
+        for candidate in _candidates(base, size):
+            if not overlaps(candidate, taken):
+                return candidate
+    raise InvalidParameter("all predefined address pools have been fully subnetted")
+
+
+def choose_subnet6(seed: str, taken: Collection[Network]) -> IPv6Network:
+    """Return a free /64 of the unique local prefix that belongs to this host (RFC 4193).
+
+    *seed* is what the 40 bits of the global id are made from; the host's machine id.
+    """
+    digest = hashlib.sha256(f"hyper ipv6 pool {seed}".encode()).digest()
+    prefix = int.from_bytes(b"\xfd" + digest[:5] + bytes(10), "big")
+    for number in range(1 << 16):
+        candidate = IPv6Network((prefix | number << 64, 64))
+        if not overlaps(candidate, taken):
+            return candidate
+    raise InvalidParameter("all predefined address pools have been fully subnetted")
+
+
+def settle(subnet: Subnet) -> Subnet:
+    """Check what the user wrote of a subnet and fill in the gateway.
+
+    Raises InvalidParameter in Docker's words.
+    """
+    try:
+        network = ip_network(subnet.subnet)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid subnet {subnet.subnet}: {error}") from error
+    span = network
+    if subnet.ip_range:
+        span = _within(network, subnet.ip_range)
+    gateway = subnet.gateway or _first(span if subnet.ip_range else network)
+    for what, text in (
+        ("gateway", gateway),
+        *(("auxiliary", v) for v in subnet.auxiliary.values()),
+    ):
+        if _address(what, text) not in network:
+            raise InvalidParameter(f"invalid {what} address {text}: parent subnet is {network}")
+    return Subnet(
+        subnet=str(network),
+        ip_range=subnet.ip_range,
+        gateway=gateway,
+        auxiliary=subnet.auxiliary,
+    )
+
+
+def _within(network: Network, ip_range: str) -> Network:
+    try:
+        span = ip_network(ip_range)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid ip-range {ip_range}: {error}") from error
+    inside = (
+        span.version == network.version
+        and span.prefixlen >= network.prefixlen
+        and span.network_address in network
+    )
+    if not inside:
+        raise InvalidParameter(f"invalid ip-range {ip_range}: parent subnet is {network}")
+    return span
+
+
+def _first(network: Network) -> str:
+    first = int(network.network_address) + (1 if network.num_addresses > 2 else 0)
+    return str(type(network.network_address)(first))
+
+
+def _address(what: str, text: str) -> Address:
+    try:
+        return ip_address(text.partition("/")[0])
+    except ValueError as error:
+        raise InvalidParameter(f"invalid {what} address: {text}") from error
+
+
+def mac_of(address: IPv4Address) -> str:
+    """Return the MAC that Docker makes from an IPv4 address: ``02:42`` and its four bytes."""
+    return (b"\x02\x42" + address.packed).hex(":")
+
+
+def mac_from(seed: str) -> str:
+    """Return a stable, locally administered MAC made from any text (an id)."""
+    return (b"\x02\x42" + hashlib.sha256(seed.encode()).digest()[:4]).hex(":")
+
+
+@dataclass(kw_only=True)
+class Pool:
+    """The addresses of one subnet that are in use."""
+
+    subnet: Subnet
+    used: set[Address] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._network = ip_network(self.subnet.subnet)
+        self._span = ip_network(self.subnet.ip_range or self.subnet.subnet)
+        reserved = [self.subnet.gateway, *self.subnet.auxiliary.values()]
+        self._reserved = {ip_address(text.partition("/")[0]) for text in reserved if text}
+
+    def take(self, wish: str = "") -> Address:
+        """Reserve the address *wish*, or the lowest free one.
+
+        Raises InvalidParameter for a wish outside the subnet, Forbidden for one in use,
+        InternalError when the subnet is full.
+        """
+        address = self._wished(wish) if wish else self._lowest()
+        self.used.add(address)
+        return address
+
+    def _wished(self, wish: str) -> Address:
+        address = _address("IP", wish)
+        if address not in self._network:
+            raise InvalidParameter(
+                "invalid config for network: invalid endpoint settings:\n"
+                f"no configured subnet contains IP address {wish}"
+            )
+        if address in self.used or address in self._reserved or address in self._ends():
+            raise Forbidden("Address already in use")
+        return address
+
+    def _lowest(self) -> Address:
+        first = int(self._span.network_address)
+        ends = self._ends()
+        for number in range(first, first + min(self._span.num_addresses, MAX_SCAN)):
+            address = type(self._span.network_address)(number)
+            if address not in self.used and address not in self._reserved and address not in ends:
+                return address
+        raise InternalError(
+            f"no available IPv{self._network.version} addresses on this network's "
+            f"address pools: {self._network}"
+        )
+
+    def _ends(self) -> set[Address]:
+        """The network's own address, and in IPv4 the broadcast address, are nobody's."""
+        if self._network.num_addresses <= 2:
+            return set()
+        ends: set[Address] = {self._network.network_address}
+        if self._network.version == 4:
+            ends.add(self._network.broadcast_address)
+        return ends
+
+    def give(self, address: str) -> None:
+        """Free an address; nothing happens if it is free."""
+        self.used.discard(ip_address(address))
+
+
+def interface(address: str, subnet: Subnet) -> str:
+    """Return ``address/prefix`` of an address in a subnet."""
+    return str(ip_interface(f"{address}/{subnet.subnet.partition('/')[2]}"))

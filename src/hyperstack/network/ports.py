@@ -1,0 +1,252 @@
+"""Ports of the host: parsing of what is asked, allocation, sockets that guard them.
+
+nftables translates connections to published ports; nobody needs to listen. But a port that only a
+rule knows looks free to every other program, and theirs looks free to us. So each published port is
+also bound and listened at, as dockerd's proxy does; the sockets are handed to the sandbox's port
+helper (``network/helper.py``), which serves what rules can't and outlives the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.model import PortBinding
+from hyperstack.network.rows import Publication
+
+MAX_PORTS = 4096
+"""Published ports of one container at most."""
+BACKLOG = 512
+
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z")
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """One port of a container to be published at one or more addresses with the same port.
+
+    ``first`` and ``last`` bound the host's port; 0 and 0 mean any of the ephemeral range.
+    """
+
+    protocol: str
+    port: int
+    addresses: tuple[str, ...]
+    first: int
+    last: int
+
+
+Bound = tuple[Publication, socket.socket | None]
+"""A port and the socket that guards it, None where the host has no such protocol."""
+
+
+class Occupied(InternalError):
+    """The port is taken; the message is Docker's, without the prefix that names the endpoint."""
+
+
+def parse(text: str) -> tuple[range, str]:
+    """Read ``80``, ``80/udp`` or ``8000-8010/tcp``. Raises InvalidParameter."""
+    match = _PORT.match(text)
+    if match is None:
+        raise InvalidParameter(f"invalid port specification: {text!r}")
+    first = int(match[1])
+    last = int(match[2] or first)
+    if not 0 < first <= last < 65536:
+        raise InvalidParameter(f"invalid port specification: {text!r}")
+    return range(first, last + 1), match[3] or "tcp"
+
+
+def wants(
+    bindings: Mapping[str, Sequence[PortBinding]],
+    exposed: Iterable[str],
+    *,
+    publish_all: bool,
+    default_address: str,
+    ipv6: bool,
+) -> list[Want]:
+    """Say what has to be published, fixed ports before random ones.
+
+    A binding without an address means all of IPv4 and, if *ipv6*, all of IPv6.
+    """
+    found: list[Want] = []
+    for key, chosen in bindings.items():
+        numbers, protocol = parse(key)
+        for number in numbers:
+            for binding in chosen or (PortBinding(),):
+                found.append(
+                    _want(number, protocol, binding, numbers, default_address=default_address,
+                          ipv6=ipv6)
+                )  # fmt: skip
+    if publish_all:
+        known = {(want.protocol, want.port) for want in found}
+        for key in exposed:
+            numbers, protocol = parse(key)
+            for number in numbers:
+                if (protocol, number) not in known:
+                    addresses = _addresses("", default_address, ipv6)
+                    found.append(
+                        Want(protocol=protocol, port=number, addresses=addresses, first=0, last=0)
+                    )
+    if len(found) > MAX_PORTS:
+        raise InvalidParameter(f"a container can publish at most {MAX_PORTS} ports")
+    return sorted(found, key=lambda want: want.first == 0)
+
+
+def _want(
+    number: int,
+    protocol: str,
+    binding: PortBinding,
+    numbers: range,
+    *,
+    default_address: str,
+    ipv6: bool,
+) -> Want:
+    addresses = _addresses(binding.host_ip, default_address, ipv6)
+    if binding.host_port in ("", "0"):
+        return Want(protocol=protocol, port=number, addresses=addresses, first=0, last=0)
+    host, _ = parse(binding.host_port)
+    first, last = host[0], host[-1]
+    if len(numbers) > 1 and len(host) == len(numbers):
+        first = last = host[number - numbers[0]]
+    return Want(protocol=protocol, port=number, addresses=addresses, first=first, last=last)
+
+
+def _addresses(host_ip: str, default_address: str, ipv6: bool) -> tuple[str, ...]:
+    chosen = host_ip.strip("[]") or default_address
+    try:
+        address = ip_address(chosen)
+    except ValueError:
+        raise InvalidParameter(f"invalid host IP address: {host_ip}") from None
+    if not host_ip and address.is_unspecified:
+        return ("0.0.0.0", "::") if ipv6 else ("0.0.0.0",)
+    return (str(address),)
+
+
+def shown(host_ip: str) -> str:
+    """Return an address as it stands before ``:port``."""
+    return f"[{host_ip}]" if ":" in host_ip else host_ip
+
+
+def guard(publication: Publication) -> socket.socket | None:
+    """Bind and listen at a port of the host; None if the host has no such protocol (SCTP).
+
+    Raises Occupied if another program has it.
+    """
+    p = publication
+    family = socket.AF_INET6 if ":" in p.host_ip else socket.AF_INET
+    try:
+        sock = socket.socket(
+            family, _KINDS[p.protocol] | socket.SOCK_CLOEXEC, _PROTOCOLS[p.protocol]
+        )
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+            return None
+        raise InternalError(f"a socket can't be made: {error.strerror}") from error
+    try:
+        if p.protocol != "udp":
+            # Else connections that have ended would keep the port for another minute.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((p.host_ip, p.host_port))
+        if p.protocol != "udp":
+            sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        where = f"{shown(p.host_ip)}:{p.host_port}/{p.protocol}"
+        reason = (error.strerror or str(error)).lower()
+        raise Occupied(f"failed to bind host port {where}: {reason}") from error
+    return sock
+
+
+class PortTable:
+    """Which ports of the host are published, by protocol and port."""
+
+    def __init__(self, ephemeral: tuple[int, int]) -> None:
+        self._ephemeral = ephemeral
+        self._next: dict[str, int] = {}
+        self._taken: dict[tuple[str, int], set[str]] = {}
+
+    def _free(self, protocol: str, port: int, host_ip: str) -> bool:
+        taken = self._taken.get((protocol, port), set())
+        address = ip_address(host_ip)
+        for other in map(ip_address, taken):
+            if other.version == address.version and (
+                other == address or other.is_unspecified or address.is_unspecified
+            ):
+                return False
+        return True
+
+    def hold(self, publication: Publication) -> None:
+        """Note a port as taken."""
+        key = (publication.protocol, publication.host_port)
+        self._taken.setdefault(key, set()).add(publication.host_ip)
+
+    def give(self, publications: Iterable[Publication]) -> None:
+        """Free ports."""
+        for p in publications:
+            addresses = self._taken.get((p.protocol, p.host_port))
+            if addresses is not None:
+                addresses.discard(p.host_ip)
+                if not addresses:
+                    del self._taken[p.protocol, p.host_port]
+
+    def take(self, want: Want) -> list[Bound]:
+        """Allocate a port and bind it at every address wanted. Raises Occupied."""
+        failed: Occupied | None = None
+        for port in self._numbers(want):
+            try:
+                return self._take(want, port)
+            except Occupied as error:
+                failed = error
+        if want.first == 0:
+            raise Occupied("all ports are allocated")
+        assert failed is not None
+        raise failed
+
+    def _numbers(self, want: Want) -> Iterable[int]:
+        if want.first:
+            return range(want.first, want.last + 1)
+        first, last = self._ephemeral
+        start = self._next.get(want.protocol, first)
+        return (*range(start, last + 1), *range(first, start))
+
+    def _take(self, want: Want, port: int) -> list[Bound]:
+        made: list[Bound] = []
+        with contextlib.ExitStack() as undo:
+            for host_ip in want.addresses:
+                if not self._free(want.protocol, port, host_ip):
+                    raise Occupied(
+                        f"Bind for {shown(host_ip)}:{port} failed: port is already allocated"
+                    )
+                publication = Publication(
+                    protocol=want.protocol, port=want.port, host_ip=host_ip, host_port=port
+                )
+                sock = guard(publication)
+                if sock is not None:
+                    undo.callback(sock.close)
+                made.append((publication, sock))
+            undo.pop_all()
+        for publication, _ in made:
+            self.hold(publication)
+        if want.first == 0:
+            self._next[want.protocol] = (
+                port + 1 if port < self._ephemeral[1] else self._ephemeral[0]
+            )
+        return made
+
+
+def needs_proxy(publication: Publication, address: str) -> bool:
+    """Tell whether no rule can serve a port: IPv6 to IPv4, or IPv6's loopback."""
+    host, guest = ip_address(publication.host_ip), ip_address(address)
+    if host.version != guest.version:
+        return True
+    return isinstance(host, IPv6Address) and (host.is_loopback or host.is_unspecified)
