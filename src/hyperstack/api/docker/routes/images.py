@@ -82,20 +82,14 @@ async def create(request: Request, engine: Engine) -> None:
     query = request.query
     name, tag_ = query.text("fromImage"), query.text("tag")
     platform = query.text("platform")
+    steps: AsyncIterator[Any]
     if name:
-        reference = _with_tag(name, tag_)
         steps = engine.images.pull(
-            reference, platform=platform, auth=_auth(request), all_tags=_all_tags(name, tag_)
+            name, tag_, platform=platform, auth=_auth(request), all_tags=_all_tags(name, tag_)
         )
     else:
         steps = _import(request, engine, platform)
     await send(request, steps)
-
-
-def _with_tag(name: str, tag: str) -> str:
-    if not tag:
-        return name
-    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
 
 
 def _all_tags(name: str, tag: str) -> bool:
@@ -130,7 +124,7 @@ async def load(request: Request, engine: Engine) -> None:
 async def push(request: Request, engine: Engine) -> None:
     """``POST /images/{name}/push``"""
     await request.read()
-    steps = engine.images.push(request.name, tag=request.query.text("tag"), auth=_auth(request))
+    steps = engine.images.push(request.name, request.query.text("tag"), auth=_auth(request))
     await send(request, steps)
 
 

@@ -31,7 +31,7 @@ def add_to(router: Router) -> None:
 async def list_networks(request: Request, engine: Engine) -> None:
     """``GET /networks``: without the containers, which only inspect shows."""
     found = engine.networks.list(request.filters)
-    await request.answer_json([schema.network(one, {}) for one in found])
+    await request.answer_json([schema.network(one.network, ()) for one in found])
 
 
 async def inspect(request: Request, engine: Engine) -> None:
@@ -39,15 +39,15 @@ async def inspect(request: Request, engine: Engine) -> None:
     scope = request.query.text("scope")
     if scope not in ("", "local"):
         raise InvalidParameter(f"network {request.name} not found in scope {scope}")
-    found = engine.networks.get(request.name)
-    await request.answer_json(schema.network(found, schema.containers(engine, found)))
+    found = engine.networks.inspect(request.name)
+    await request.answer_json(schema.network(found.network, found.members))
 
 
 async def create(request: Request, engine: Engine) -> None:
     """``POST /networks/create``"""
     raw = await request.json(needed=True)
-    identifier, warning = await engine.networks.create(schema.read_create(raw))
-    await request.answer_json({"Id": identifier, "Warning": warning}, 201)
+    made = await engine.networks.create(schema.read_create(raw))
+    await request.answer_json({"Id": made.id, "Warning": ""}, 201)
 
 
 async def remove(request: Request, engine: Engine) -> None:
@@ -92,6 +92,8 @@ async def disconnect(request: Request, engine: Engine) -> None:
     """``POST /networks/{name}/disconnect``"""
     body = await _body(request, "DisconnectOptions")
     await engine.networks.disconnect(
-        request.name, _container(body, "DisconnectOptions"), bool(body.get("force"))
+        request.name,
+        _container(body, "DisconnectOptions"),
+        force=body.get("force") is True,
     )
     await request.answer(200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperstack.api.docker.gojson import (
@@ -20,7 +21,7 @@ from hyperstack.network.rows import Network, Subnet
 from hyperstack.network.settle import NetworkSpec
 
 if TYPE_CHECKING:
-    from hyperstack.engine.engine import Engine
+    from hyperstack.engine.networks import Member
 
 
 def _values(**values: Any) -> dict[str, Any]:
@@ -77,8 +78,8 @@ def read_create(raw: Any) -> NetworkSpec:
     return NetworkSpec(**{"name": "", **values, **ipam})
 
 
-def network(found: Network, containers: dict[str, Any]) -> dict[str, Any]:
-    """Return a network; *containers* by id, as ``containers`` makes them."""
+def network(found: Network, members: Sequence[Member]) -> dict[str, Any]:
+    """Return a network and the running containers on it."""
     return {
         "Name": found.name,
         "Id": found.id,
@@ -97,28 +98,17 @@ def network(found: Network, containers: dict[str, Any]) -> dict[str, Any]:
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": containers,
+        "Containers": {member.container: _member(member) for member in members},
         "Options": dict(sorted(found.options.items())),
         "Labels": dict(sorted(found.labels.items())),
     }
 
 
-def containers(engine: Engine, found: Network) -> dict[str, Any]:
-    """Return the endpoints of running containers on a network, by the containers' ids."""
-    made = {}
-    for container in engine.core.table:
-        for endpoint in container.state.endpoints.values():
-            if endpoint.network_id != found.id or not container.state.status.is_up:
-                continue
-            made[container.id] = {
-                "Name": container.name,
-                "EndpointID": endpoint.endpoint_id,
-                "MacAddress": endpoint.mac_address,
-                "IPv4Address": _cidr(endpoint.ip_address, endpoint.prefix_length),
-                "IPv6Address": _cidr(endpoint.ipv6_address, endpoint.ipv6_prefix_length),
-            }
-    return made
-
-
-def _cidr(address: str, prefix: int) -> str:
-    return f"{address}/{prefix}" if address else ""
+def _member(member: Member) -> dict[str, str]:
+    return {
+        "Name": member.name,
+        "EndpointID": member.endpoint,
+        "MacAddress": member.mac,
+        "IPv4Address": member.ipv4,
+        "IPv6Address": member.ipv6,
+    }
