@@ -25,20 +25,21 @@ struct archive_stat {
 };
 
 enum archive_flags {
-    ARCHIVE_NO_OVERWRITE_DIR_NON_DIR = 1u, /* a directory never replaces a non-directory, nor back */
-    ARCHIVE_COPY_IDS = 2u,                 /* keep uid and gid of the tar (else the target's owner) */
+    ARCHIVE_NO_OVERWRITE_DIR_NON_DIR = 1u, /* a directory replaces no other file, nor back */
+    ARCHIVE_COPY_IDS = 2u, /* copyUIDGID; the tar's ids are kept in any case, as by dockerd */
 };
 
 enum archive_change_kind { ARCHIVE_MODIFIED = 0, ARCHIVE_ADDED = 1, ARCHIVE_DELETED = 2 };
 
-/* Called for each change, sorted by path; path begins with '/'. Non-zero ends the walk (no error). */
+/* Called for each change, sorted by path; path begins with '/'. Non-zero ends it (no error). */
 typedef int archive_change_fn(void *ctx, const char *path, enum archive_change_kind kind);
 
 /* lstat of a path beneath rootfd; links before the last component are followed inside the root. */
 int archive_stat(int rootfd, const char *path, struct archive_stat *out,
                  char detail[ARCHIVE_DETAIL]);
 
-/* Writes a tar of the path. Names begin with the path's base name, with "./" for "/" or "dir/.". */
+/* Writes a tar of the path. Names begin with the path's base name, with "./" for "dir/.", with "/"
+ * for the root itself. */
 int archive_get(int rootfd, const char *path, int outfd, char detail[ARCHIVE_DETAIL]);
 
 /* Unpacks a tar into the directory at path. Reads infd to the end, also after the archive's end. */
