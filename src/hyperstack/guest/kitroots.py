@@ -15,8 +15,8 @@ from hyperstack.guest.kitmodules import ModuleTree
 MKFS_AT_LEAST = (1, 8)
 """erofs-utils from which on mkfs.erofs --tar is what layers are made with."""
 UML_FOLDERS = ("dev", "disks", "guest", "layers", "proc", "run", "tmp", "uml")
-UML_FILES = ("run/fs.sock",)
-"""Where files and sockets of the host are bound."""
+UML_FILES = ("run/fs.sock", "run/none")
+"""Where a socket of the host is bound, and an empty disk."""
 MKFS_FOLDERS = ("dev", "in", "out", "proc", "tmp")
 VIRTIOFSD_FOLDERS = ("dev", "etc", "proc", "run", "share", "tmp")
 GUEST_FOLDERS = (
