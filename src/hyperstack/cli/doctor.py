@@ -89,7 +89,7 @@ def check_bridge() -> Finding:
             "have --network none alone",
             fatal=False,
         )
-    return _ok("links", "bridge, veth and dummy can be made")
+    return _ok("links", "bridge and veth can be made")
 
 
 def check_nftables() -> Finding:

@@ -139,16 +139,16 @@ async def test_tail_since_until_and_streams_select(tmp_path: Path) -> None:
         offsets[kind] += len(data)
     writer.close()
 
-    async def data(query: LogQuery) -> bytes:
+    async def selected(query: LogQuery) -> bytes:
         return b"".join(record.data for record in await read(tmp_path, query)).replace(b"\n", b"")
 
-    assert await data(LogQuery()) == b"0123456789"
-    assert await data(LogQuery(tail=3)) == b"789"
-    assert await data(LogQuery(tail=0)) == b""
-    assert await data(LogQuery(tail=3, stderr=False)) == b"468"
-    assert await data(LogQuery(stdout=False)) == b"13579"
-    assert await data(LogQuery(since_ns=NOW + 7)) == b"789"
-    assert await data(LogQuery(until_ns=NOW + 2)) == b"012"
+    assert await selected(LogQuery()) == b"0123456789"
+    assert await selected(LogQuery(tail=3)) == b"789"
+    assert await selected(LogQuery(tail=0)) == b""
+    assert await selected(LogQuery(tail=3, stderr=False)) == b"468"
+    assert await selected(LogQuery(stdout=False)) == b"13579"
+    assert await selected(LogQuery(since_ns=NOW + 7)) == b"789"
+    assert await selected(LogQuery(until_ns=NOW + 2)) == b"012"
 
 
 async def test_a_follower_sees_what_comes_and_the_end_over_rotations(tmp_path: Path) -> None:
