@@ -105,8 +105,11 @@ static void confine(const struct transfer_job *job, int results, int data)
         keep[count++] = job->layers[i];
     child_signals();
     child_close_all(keep, count);
-    struct rlimit memory = {MEMORY, MEMORY}, files = {FILES, FILES}, core = {0, 0};
+    struct rlimit files = {FILES, FILES}, core = {0, 0};
+#ifndef __SANITIZE_ADDRESS__ /* which maps terabytes that it doesn't use */
+    struct rlimit memory = {MEMORY, MEMORY};
     setrlimit(RLIMIT_AS, &memory);
+#endif
     setrlimit(RLIMIT_NOFILE, &files);
     setrlimit(RLIMIT_CORE, &core);
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -301,7 +301,7 @@ int main(int argc, char **argv)
     root = argv[2];
     strcpy(address.sun_path, argv[1]);
     int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (sock < 0 || bind(sock, (struct sockaddr *)&address, sizeof address) || listen(sock, 8))
+    if (sock < 0 || bind(sock, (struct sockaddr *)&address, sizeof address) || listen(sock, 256))
         fail(argv[1]);
     if (loop_init() || reap_init() || link_listen(sock))
         fail("loop");
