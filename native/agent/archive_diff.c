@@ -34,7 +34,9 @@ static int diff_entry(void *context, const struct archive_entry *entry, enum arc
     if (overlay_is_whiteout(entry->st))
         return whiteout(pack, entry);
     bool covers = S_ISDIR(entry->st->stx_mode) && overlay_is_opaque(entry->dirfd, entry->name);
-    if (!covers && archive_is_stub(entry->dirfd, entry->path, entry->name, entry->st))
+    /* /etc itself stays: its owner and mode may be what was changed. */
+    if (!covers && strcmp(entry->path, "etc") &&
+        archive_is_stub(entry->dirfd, entry->path, entry->name, entry->st))
         return WALK_SKIP;
     int error = archive_pack_file(pack, entry->dirfd, entry->name, entry->path, entry->st);
     return error || !covers ? error : opaque(pack, entry);

@@ -165,10 +165,37 @@ static bool plain(const char *text)
     return length <= NAME_FIELD;
 }
 
+/* How many bytes of a UTF-8 sequence follow its first byte; -1: it is no first byte. */
+static int follows(unsigned char first)
+{
+    return first < 0x80   ? 0
+           : first < 0xc2 ? -1
+           : first < 0xe0 ? 1
+           : first < 0xf0 ? 2
+           : first < 0xf5 ? 3
+                          : -1;
+}
+
+static bool utf8(const char *text)
+{
+    while (*text) {
+        int left = follows((unsigned char)*text++);
+        if (left < 0)
+            return false;
+        for (; left; left--)
+            if (((unsigned char)*text++ & 0xc0) != 0x80)
+                return false;
+    }
+    return true;
+}
+
 static int gather(struct records *records, const struct tar_entry *entry)
 {
     int error = 0;
-    if (!plain(entry->name))
+    /* Records are UTF-8 unless this one says otherwise (pax(1)). */
+    if (!utf8(entry->name) || !utf8(entry->link))
+        error = record(records, "", "hdrcharset", "BINARY", 6);
+    if (!error && !plain(entry->name))
         error = record(records, "", "path", entry->name, strlen(entry->name));
     if (!error && !plain(entry->link))
         error = record(records, "", "linkpath", entry->link, strlen(entry->link));
