@@ -150,6 +150,7 @@ async def test_bytes_that_were_given_up_or_never_were_are_refused(agent: Running
     client = await agent.connect()
     process = await agent.run(client, "sh", "-c", "seq 30000; exec sleep 60")
     first = await collect(process.stdout(), most=100_000)
+    await client.call(Op.PING, messages.Empty())
     await client.close()
     for start in (0, len(first) + WINDOW + 1):
         client = await agent.connect()
