@@ -8,9 +8,10 @@ Formats by their magic, as Docker tells them: RFC 1952, RFC 8878, bzip2, xz.
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import lzma
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from typing import IO, Any, Protocol, cast
 
@@ -24,6 +25,10 @@ SNIFF = 512
 """Bytes that ``sniff`` wants to see (fewer only if there are no more)."""
 _WINDOW = 128 << 20
 _XZ_MEMORY = 256 << 20
+_PORTION = 4 << 20
+_SLICE = 1 << 10
+"""Bytes that are decompressed at once where nobody takes the pieces away meanwhile: a KiB of the
+most compressible format becomes 32 MiB."""
 _GZIP = 31
 """zlib's wbits for a gzip header and trailer."""
 _ZLIB_ERROR = cast(type[Exception], zlib_ng.error)
@@ -126,7 +131,9 @@ class _Zstd:
 
     def __init__(self, sink: Sink) -> None:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        self._writer = decompressor.stream_writer(_Into(sink), write_size=PIECE, closefd=False)
+        self._writer = decompressor.stream_writer(
+            cast(IO[bytes], _Into(sink)), write_size=PIECE, closefd=False
+        )
 
     def write(self, data: bytes) -> None:
         try:
@@ -208,6 +215,39 @@ class _Members:
             return bytes(self._one.decompress(data, PIECE))
         except (_ZLIB_ERROR, lzma.LZMAError, OSError, EOFError, ValueError) as error:
             raise InvalidParameter(f"invalid {self._kind} data: {error}") from error
+
+
+async def inflate(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream as plain bytes, however it is compressed; memory stays bounded.
+
+    Raises InvalidParameter if it is damaged.
+    """
+    found: list[bytes] = []
+    one = SniffingDecoder(found.append)
+    async for data in body:
+        if one.kind is Compression.NONE:
+            yield data
+            continue
+        position = 0
+        while position < len(data):
+            position = await asyncio.to_thread(_some, one, found, data, position)
+            for piece in found:
+                yield piece
+            found.clear()
+    await asyncio.to_thread(one.finish)
+    for piece in found:
+        yield piece
+
+
+def _some(one: SniffingDecoder, found: list[bytes], data: bytes, position: int) -> int:
+    """Decompress until there is a portion; return where to go on."""
+    total = 0
+    while position < len(data) and total < _PORTION:
+        before = len(found)
+        one.write(data[position : position + _SLICE])
+        position += _SLICE
+        total += sum(map(len, found[before:]))
+    return position
 
 
 class GzipEncoder:

@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from hyperstack.errors import InternalError, InvalidParameter
@@ -81,9 +81,12 @@ class ContentStore:
                 await job.close()
 
     @contextlib.asynccontextmanager
-    async def spool(self) -> AsyncIterator[Spool]:
-        """Take in bytes whose digest is not known yet; gone at the end unless committed."""
-        job = Spool(self.partial / f"tmp-{secrets.token_hex(8)}")
+    async def spool(self, lane: Lane | None = None) -> AsyncIterator[Spool]:
+        """Take in bytes whose digest is not known yet; gone at the end unless adopted.
+
+        *lane* may be shared by spools that are written one after another.
+        """
+        job = Spool(self.partial / f"tmp-{secrets.token_hex(8)}", lane)
         try:
             yield job
         finally:
@@ -101,19 +104,46 @@ class ContentStore:
                 os.close(fd)
             spooled.rename(target)
 
+    def adopt_link(self, file: Path, digest: str) -> None:
+        """Make a file of the data root, hashed by us to *digest*, a blob by another name of it.
+
+        Blocking. The file must not be written any more; its first name may be removed.
+        """
+        link = self.partial / f"tmp-{secrets.token_hex(8)}"
+        with mapped(f"store blob {digest}"):
+            os.link(file, link, follow_symlinks=False)
+        self.adopt(link, digest)
+
     def sync(self) -> None:
         """Make the names of all blobs durable; blocking."""
         sync_folder(self.blobs)
 
-    def remove(self, digest: str) -> int:
-        """Forget a blob and return the bytes it took (0: it was not there)."""
-        path = self.path(digest)
+    def discard(self, digests: Iterable[str]) -> list[Path]:
+        """Forget blobs at once; what this returns is to be unlinked, which may take its time."""
+        trash = []
+        for digest in digests:
+            target = self.partial / f"tmp-{secrets.token_hex(8)}"
+            with contextlib.suppress(FileNotFoundError):
+                self.path(digest).rename(target)
+                trash.append(target)
+        return trash
+
+    def changed(self, digest: str) -> float:
+        """Return when a blob was stored, in seconds since the epoch; 0 if it is not here."""
         try:
-            size = path.stat().st_size
-            path.unlink()
+            return self.path(digest).stat().st_mtime
         except FileNotFoundError:
-            return 0
-        return size
+            return 0.0
+
+    def clear_partial(self, older_than: float) -> int:
+        """Remove spools, and partial blobs untouched since *older_than*; return how many."""
+        count = 0
+        with mapped("clear the content store"):
+            for path in self.partial.iterdir():
+                if path.name.startswith("tmp-") or path.stat().st_mtime <= older_than:
+                    path.unlink()
+                    count += 1
+        return count
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every blob that is here."""
@@ -123,13 +153,15 @@ class ContentStore:
 
 
 class Spool:
-    """A file that is written and hashed at once. ``digest`` and ``size`` hold after ``finish``."""
+    """A file that is written and hashed at once. ``digest`` holds after ``finish``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lane: Lane | None = None) -> None:
         self.path = path
         self.offset = 0
+        """Bytes that were written so far."""
         self._hash = hashlib.sha256()
-        self._lane = Lane("spool")
+        self._shared = lane is not None
+        self._lane = lane or Lane("spool")
         self._batch: list[bytes] = []
         self._waiting = 0
         self._fd = -1
@@ -152,10 +184,12 @@ class Spool:
         await self._flush()
         await self._lane.put(self._open)  # an empty file is a file too
         await self._lane.drain()
+        self._close_file()
 
     async def close(self) -> None:
         """End it; the file is removed unless it was adopted."""
-        await self._lane.close()
+        if not self._shared:
+            await self._lane.close()
         self._close_file()
         self.path.unlink(missing_ok=True)
 
@@ -217,8 +251,9 @@ class Ingest(Spool):
             await self._lane.drain()
         self._hash = hashlib.sha256()
         self.offset = 0
-        if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+        with mapped("store a blob"):
+            if self.path.exists():
+                os.truncate(self.path, 0)
 
     async def commit(self) -> None:
         """Verify size and digest and put the blob into the store.

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -135,14 +136,16 @@ class LayerStore:
         """Make the names of all layers durable; blocking."""
         sync_folder(self.root)
 
-    def remove(self, diff_id: str) -> int:
-        """Forget a layer and return the bytes it took. Guests that have it open keep it."""
-        info = self._known.pop(diff_id, None)
-        try:
-            self.path(diff_id).unlink()
-        except FileNotFoundError:
-            return 0
-        return info.disk_size if info else 0
+    def discard(self, diff_ids: Iterable[str]) -> list[Path]:
+        """Forget layers at once; what this returns is to be unlinked. Who has one open keeps it."""
+        trash = []
+        for diff_id in diff_ids:
+            self._known.pop(diff_id, None)
+            target = self.jobs / f"trash-{secrets.token_hex(8)}"
+            with contextlib.suppress(FileNotFoundError):
+                self.path(diff_id).rename(target)
+                trash.append(target)
+        return trash
 
     def diff_ids(self) -> Iterator[str]:
         """Yield the diff id of every file that is here."""
@@ -154,8 +157,11 @@ class LayerStore:
     def clear_jobs(self) -> int:
         """Remove what conversions of an earlier daemon left; return how many there were."""
         left = list(self.jobs.iterdir())
-        for folder in left:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
         return len(left)
 
 
@@ -177,6 +183,11 @@ class LayerWriter:
         self._decoder = SniffingDecoder(self._plain)
         self._tar_size = 0
         self._next_check = 0
+
+    @property
+    def entries(self) -> int:
+        """How many entries the layer has; known after ``commit``."""
+        return self._scanner.entries
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes of the blob; waits while the conversion is busy.

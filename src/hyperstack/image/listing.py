@@ -1,0 +1,183 @@
+"""``images``: which images a list shows, by Docker's filters.
+
+As in Docker an image without a name is *dangling*; it is shown unless another image was made from
+it, which makes it an intermediate one, for ``--all`` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from hyperstack.errors import InvalidParameter
+from hyperstack.image.reference import Reference
+from hyperstack.image.store import ImageStore
+from hyperstack.image.values import Image
+from hyperstack.until import parse_until
+
+Filters = dict[str, list[str]]
+Test = Callable[[Image], bool]
+KEYS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
+_TRUE = frozenset({"1", "true"})
+_FALSE = frozenset({"0", "false"})
+
+
+def list_images(store: ImageStore, *, all_: bool, filters: Filters) -> list[Image]:
+    """Return images, newest first. Raises InvalidParameter for filters that Docker refuses."""
+    check_keys(filters, KEYS)
+    dangling = boolean(filters, "dangling", default=None)
+    tests = _tests(store, filters)
+    patterns = [_pattern(text) for text in filters.get("reference", [])]
+    parents = {image.parent for image in store.catalog if image.parent}
+    found = []
+    for image in store.catalog:
+        shown = _matching(image, patterns) if patterns else image
+        named = bool(shown.names or shown.repo_digests)
+        if dangling is True and (image.id in parents or image.names):
+            continue
+        if not named and (patterns or dangling is False or (image.id in parents and not all_)):
+            continue
+        if all(test(image) for test in tests):
+            found.append(shown)
+    return sorted(found, key=lambda image: image.created_ns, reverse=True)
+
+
+def _tests(store: ImageStore, filters: Filters) -> list[Test]:
+    tests: list[Test] = []
+    for name in filters.get("before", []):
+        limit = store.catalog.get(name).created_ns
+        tests.append(lambda image, limit=limit: image.created_ns < limit)  # type: ignore[misc]
+    for name in filters.get("since", []):
+        limit = store.catalog.get(name).created_ns
+        tests.append(lambda image, limit=limit: image.created_ns > limit)  # type: ignore[misc]
+    until = parse_until(filters.get("until", []), time.time_ns())
+    if until is not None:
+        tests.append(lambda image: image.created_ns <= until)
+    if "label" in filters:
+        tests.append(label_test(filters["label"]))
+    return tests
+
+
+def label_test(values: Sequence[str]) -> Test:
+    """Return the test of ``label=key`` and ``label=key=value`` filters (all must hold)."""
+    wanted = [value.partition("=") for value in values]
+
+    def test(image: Image) -> bool:
+        labels = image.config.labels
+        return all(k in labels and (not eq or labels[k] == v) for k, eq, v in wanted)
+
+    return test
+
+
+def check_keys(filters: Filters, known: Iterable[str]) -> None:
+    """Raise InvalidParameter for a filter that is not *known*."""
+    for key in filters:
+        if key not in known:
+            raise InvalidParameter(f"invalid filter '{key}'")
+
+
+def boolean(filters: Filters, key: str, default: bool | None) -> bool | None:
+    """Return a filter's truth value, *default* without one. Raises InvalidParameter."""
+    values = set(filters.get(key, []))
+    if not values:
+        return default
+    if values <= _TRUE:
+        return True
+    if values <= _FALSE:
+        return False
+    raise InvalidParameter(f"invalid filter '{key}=[{' '.join(sorted(values))}]'")
+
+
+def _matching(image: Image, patterns: Sequence[Sequence[Token]]) -> Image:
+    """Return the image with those of its names that a pattern fits, as Docker shows it."""
+
+    def fits(name: str) -> bool:
+        short = Reference.parse(name).familiar_name
+        return any(_fits(p, name) or _fits(p, short) for p in patterns)
+
+    return replace(
+        image,
+        names=tuple(filter(fits, image.names)),
+        repo_digests=tuple(filter(fits, image.repo_digests)),
+    )
+
+
+Token = Callable[[str], bool] | None
+"""A test of one character; None is a star."""
+
+
+def _pattern(text: str) -> list[Token]:
+    """Read a pattern of Go's ``path.Match``. Raises InvalidParameter."""
+    tokens: list[Token] = []
+    position = 0
+    while position < len(text):
+        character = text[position]
+        position += 1
+        if character == "*":
+            tokens.append(None)
+        elif character == "?":
+            tokens.append(lambda c: c != "/")
+        elif character == "[":
+            test, position = _class(text, position)
+            tokens.append(test)
+        else:
+            if character == "\\":
+                character, position = _escaped(text, position)
+            tokens.append(character.__eq__)
+    return tokens
+
+
+def _escaped(text: str, position: int) -> tuple[str, int]:
+    if position >= len(text):
+        raise InvalidParameter("syntax error in pattern")
+    return text[position], position + 1
+
+
+def _class(text: str, position: int) -> tuple[Token, int]:
+    """Read a character class behind its bracket."""
+    negated = text[position : position + 1] == "^"
+    position += negated
+    ranges: list[tuple[str, str]] = []
+    while not (ranges and text[position : position + 1] == "]"):
+        low, position = _class_end(text, position)
+        high = low
+        if text[position : position + 1] == "-":
+            high, position = _class_end(text, position + 1)
+        ranges.append((low, high))
+    return (lambda c: c != "/" and any(a <= c <= b for a, b in ranges) != negated), position + 1
+
+
+def _class_end(text: str, position: int) -> tuple[str, int]:
+    character = text[position : position + 1]
+    if character in ("", "-", "]"):
+        raise InvalidParameter("syntax error in pattern")
+    if character == "\\":
+        return _escaped(text, position + 1)
+    return character, position + 1
+
+
+def _fits(tokens: Sequence[Token], text: str) -> bool:
+    """Match all of *text*; a star stops at a slash. Linear but for the last star's tries."""
+    at = token = 0
+    star, resume = -1, 0
+    while at < len(text):
+        test = tokens[token] if token < len(tokens) else (lambda _: False)
+        if test is None:
+            star, resume, token = token, at, token + 1
+        elif test(text[at]):
+            at, token = at + 1, token + 1
+        elif star >= 0 and text[resume] != "/":
+            resume += 1
+            at, token = resume, star + 1
+        else:
+            return False
+    return all(test is None for test in tokens[token:])
+
+
+def shared_size(store: ImageStore, image: Image) -> int:
+    """Return the bytes of an image's layers that some other image has too."""
+    counts = Counter(d for other in store.catalog for d in set(other.diff_ids))
+    layers = store.catalog.layers
+    return sum(layers[d].content_size for d in set(image.diff_ids) if counts[d] > 1 and d in layers)

@@ -1,0 +1,170 @@
+"""``load``: images from an archive, Docker's (manifest.json) or an OCI layout (index.json).
+
+Docker image specification 1.2 ("Combined Image JSON + Filesystem Changeset Format") and OCI image
+specification 1.1 ("Image Layout"). Layers are kept as they came, so that saving them again gives
+the same bytes; every digest and diff id is verified before an image exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+from hyperstack.errors import InvalidParameter
+from hyperstack.ids import short
+from hyperstack.image import configfile, layout
+from hyperstack.image.archive import Archive, File, received
+from hyperstack.image.compression import SNIFF, inflate, sniff
+from hyperstack.image.content import mapped
+from hyperstack.image.importing import MEDIA_TYPES
+from hyperstack.image.layout import Found
+from hyperstack.image.manifest import LAYER_TYPES
+from hyperstack.image.progress import Progress
+from hyperstack.image.store import ImageStore
+from hyperstack.image.values import LAYER_TAR, Image, LayerBlob
+
+_READ = 1 << 20
+
+
+async def load(
+    store: ImageStore, body: AsyncIterator[bytes], *, quiet: bool
+) -> AsyncGenerator[Progress, None]:
+    """Take in all images of the archive in *body*; yields layers' progress and what was loaded.
+
+    Raises InvalidParameter, one sentence, for an archive that is damaged or over a bound. Images
+    before the one that failed stay.
+    """
+    with store.hold():
+        async with received(store.content, body) as archive:
+            for found in await asyncio.to_thread(layout.read, archive):
+                loading = _Loading(store, archive, found)
+                async with contextlib.aclosing(loading.run()) as lines:
+                    async for line in lines:
+                        if line.stream or not quiet:
+                            yield line
+
+
+class _Loading:
+    """One image of an archive."""
+
+    def __init__(self, store: ImageStore, archive: Archive, found: Found) -> None:
+        self._store = store
+        self._archive = archive
+        self._found = found
+
+    async def run(self) -> AsyncGenerator[Progress, None]:
+        """Store the layers, then the image."""
+        found, blobs = self._found, []
+        parsed = configfile.parse(found.config)
+        if len(found.layers) != len(parsed.diff_ids):
+            raise InvalidParameter(
+                "invalid manifest, layers length mismatch: expected "
+                f"{len(parsed.diff_ids)}, got {len(found.layers)}"
+            )
+        for file, diff_id in zip(found.layers, parsed.diff_ids, strict=True):
+            if file is not None and not self._store.layers.has(diff_id):
+                yield _bar(diff_id, file, 0)
+                blobs.append(await self._layer(file, diff_id))
+                yield _bar(diff_id, file, file.size)
+            else:
+                blobs.append(await self._layer(file, diff_id))
+        for line in await self._add(blobs):
+            yield Progress(stream=line)
+
+    async def _layer(self, file: File | None, diff_id: str) -> LayerBlob:
+        """Make a layer and keep its blob, unless both are here."""
+        store = self._store
+        if store.layers.has(diff_id) and (file is None or self._found.manifest is None):
+            blobs = store.catalog.blobs.get(diff_id, ())
+            if any(store.content.has(blob.digest) for blob in blobs):
+                return store.blob_of(diff_id)
+        if file is None:
+            raise InvalidParameter(f"invalid archive: layer {diff_id} is missing")
+        path = self._where(file)
+        media_type = await asyncio.to_thread(_media_type, path)
+        if media_type is None:
+            return await self._uncompressed(path, diff_id)
+        await store.layers.apply(diff_id, path)
+        if not store.content.has(file.digest):
+            await asyncio.to_thread(store.content.adopt, path, file.digest)
+        stated = self._found.media_types.get(file.digest, "")
+        if stated in LAYER_TYPES:
+            media_type = stated
+        return LayerBlob(digest=file.digest, size=file.size, media_type=media_type)
+
+    def _where(self, file: File) -> Path:
+        """Return where the file's bytes are: a layer that repeats may have been adopted."""
+        path = self._store.content.path(file.digest)
+        return path if path.exists() else file.path
+
+    async def _uncompressed(self, path: Path, diff_id: str) -> LayerBlob:
+        """Keep a layer plain whose compression no manifest has a media type for (bzip2, xz)."""
+        store = self._store
+        async with (
+            store.content.spool() as spool,
+            store.layers.apply_stream(diff_id) as layer,
+        ):
+            async for data in inflate(_chunks(path)):
+                await spool.write(data)
+                await layer.write(data)
+            await spool.finish()
+            if spool.digest != diff_id:
+                raise InvalidParameter(
+                    f"layer verification failed: its content is {spool.digest}, not {diff_id}"
+                )
+            await layer.commit()
+            await asyncio.to_thread(store.content.adopt, spool.path, spool.digest)
+        return LayerBlob(digest=diff_id, size=spool.offset, media_type=LAYER_TAR)
+
+    async def _add(self, blobs: list[LayerBlob]) -> list[str]:
+        """Write the image and return the lines that Docker shows."""
+        store, found = self._store, self._found
+        lines = []
+        old = {name: store.catalog.named(name.canonical()) for name in found.names}
+        image = await store.add(
+            config=found.config,
+            layers=blobs,
+            manifests=[found.manifest] if found.manifest else [],
+            names=found.names,
+            parent=self._parent(found),
+        )
+        for name, before in old.items():
+            if before not in (None, image.id):
+                lines.append(
+                    f"The image {name.familiar()} already exists, renaming the old one with ID "
+                    f"{before} to empty string\n"
+                )
+            lines.append(f"Loaded image: {name.familiar()}\n")
+        if not found.names:
+            lines.append(f"Loaded image ID: {image.id}\n")
+        store.event("load", image)
+        return lines
+
+    def _parent(self, found: Found) -> str:
+        """Return the image that this one was made from, if that is here and fits."""
+        parent: Image | None = self._store.catalog.find(found.parent) if found.parent else None
+        if parent is None or not self._store.catalog.visible(parent.id):
+            return ""
+        mine = configfile.parse(found.config).diff_ids
+        fits = mine[: len(parent.diff_ids)] == parent.diff_ids
+        return parent.id if fits and found.config != self._store.config_of(parent.id) else ""
+
+
+def _bar(diff_id: str, file: File, current: int) -> Progress:
+    return Progress(status="Loading layer", id=short(diff_id), current=current, total=file.size)
+
+
+def _media_type(path: Path) -> str | None:
+    """Return the media type of a layer by its first bytes; None if there is none; blocking."""
+    with mapped("read a layer"), path.open("rb") as file:
+        return MEDIA_TYPES.get(sniff(file.read(SNIFF)))
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with mapped("read a layer"):
+        file = path.open("rb", buffering=0)
+    with file:
+        while data := await asyncio.to_thread(file.read, _READ):
+            yield data

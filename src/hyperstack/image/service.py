@@ -1,0 +1,237 @@
+"""Images as one service: finds the image, then the verb's own module does it."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+from hyperstack.config import Config
+from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.events import EventBus
+from hyperstack.guest.kit import Kit
+from hyperstack.image import (
+    commit,
+    history,
+    importing,
+    listing,
+    load,
+    pull,
+    push,
+    recover,
+    remove,
+    save,
+)
+from hyperstack.image.auth import NOBODY, AuthConfig
+from hyperstack.image.history import HistoryItem
+from hyperstack.image.progress import Progress
+from hyperstack.image.reference import Reference
+from hyperstack.image.registryside import RegistrySide
+from hyperstack.image.remove import Removed
+from hyperstack.image.store import ImageStore, Users
+from hyperstack.image.values import Image
+from hyperstack.model import ContainerConfig
+from hyperstack.store.database import Database
+
+__all__ = ["Image", "ImageService"]
+
+Filters = dict[str, list[str]]
+
+
+class ImageService:
+    """What may be done with images. *ref* is a name, an id or a unique prefix of an id.
+
+    Every method that takes a *ref* raises NotFound for an unknown one and InvalidParameter for what
+    is no reference, and what its verb's module says.
+    """
+
+    def __init__(self, config: Config, db: Database, kit: Kit, events: EventBus) -> None:
+        self._store = ImageStore(config, db, kit, events)
+        self.registry = RegistrySide(self._store)
+        """What pulls and pushes work on."""
+
+    # Life
+
+    def set_users(self, users: Users) -> None:
+        """Say who uses an image (by full id): what may be removed hangs on it."""
+        self._store.users = users
+
+    async def recover(self) -> None:
+        """Clear what an earlier daemon left half made. To be called once, before anything else."""
+        await recover.recover(self._store)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._store.tasks.aclose()
+
+    async def released(self) -> None:
+        """Say that a container is gone: an image that was removed before it may go now."""
+        await self._store.drop_hidden()
+
+    # Questions
+
+    def get(self, ref: str) -> Image:
+        """Find an image. Raises NotFound, "No such image: ..."."""
+        return self._store.catalog.get(ref)
+
+    def rootfs(self, image_id: str) -> list[Path]:
+        """Return the EROFS files of an image (by full id), the uppermost first.
+
+        Raises NotFound if there is no such image.
+        """
+        return [self._store.layers.path(d) for d in reversed(self._find(image_id).diff_ids)]
+
+    def size(self, image_id: str) -> int:
+        """Return the bytes of an image's files; 0 if it is unknown. *image_id* is a full id."""
+        image = self._store.catalog.find(image_id)
+        return image.size if image else 0
+
+    def layers_size(self) -> int:
+        """Return the bytes of all layers' files, each counted once."""
+        return sum(layer.content_size for layer in self._store.catalog.layers.values())
+
+    def count(self) -> int:
+        """Return how many images there are."""
+        return len(self._store.catalog)
+
+    def list(self, *, all_: bool, filters: Filters) -> builtins.list[Image]:
+        """List images, newest first; *all_* with intermediate ones. See ``listing.py``."""
+        return listing.list_images(self._store, all_=all_, filters=filters)
+
+    def shared_size(self, image: Image) -> int:
+        """Return how many of an image's bytes other images have too."""
+        return listing.shared_size(self._store, image)
+
+    def descendants(self, ids: Iterable[str]) -> set[str]:
+        """Return the ids of all images made from these, directly or not."""
+        return self._store.catalog.descendants(ids)
+
+    def history(self, ref: str) -> builtins.list[HistoryItem]:
+        """Return how an image was made, the last step first."""
+        return history.history(self._store, self.get(ref))
+
+    def _find(self, image_id: str) -> Image:
+        image = self._store.catalog.find(image_id)
+        if image is None:
+            raise NotFound(f"No such image: {image_id}")
+        return image
+
+    # Changes
+
+    async def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        """Give an image another name (``docker tag``)."""
+        image = self.get(ref)
+        await self._store.tag(image.id, _to_name(repo, tag))
+        self._store.event("tag", image, _to_name(repo, tag).familiar())
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> builtins.list[Removed]:
+        """Remove a name or an image; see ``remove.py``."""
+        return await remove.remove(self._store, ref, force=force, prune=prune)
+
+    async def prune(self, filters: Filters) -> tuple[builtins.list[Removed], int]:
+        """Remove images that nothing uses; return what went and the bytes it took."""
+        return await remove.prune(self._store, filters)
+
+    async def commit(
+        self,
+        *,
+        parent: str,
+        layer: Path,
+        config: ContainerConfig,
+        container: str = "",
+        created_by: str = "",
+        author: str = "",
+        comment: str = "",
+        reference: str = "",
+    ) -> str:
+        """Make an image of a parent and one more layer; see ``commit.py``. Returns its id."""
+        return await commit.commit(
+            self._store,
+            parent=parent,
+            layer=layer,
+            config=config,
+            container=container,
+            created_by=created_by,
+            author=author,
+            comment=comment,
+            reference=reference,
+        )
+
+    def import_(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        repo: str = "",
+        tag: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        source: str = "-",
+    ) -> AsyncGenerator[Progress, None]:
+        """Make an image of a root file system's tar; see ``importing.py``."""
+        return importing.import_image(
+            self._store,
+            body,
+            repo=repo,
+            tag=tag,
+            message=message,
+            changes=changes,
+            platform=platform,
+            source=source,
+        )
+
+    def load(
+        self, body: AsyncIterator[bytes], *, quiet: bool = False
+    ) -> AsyncGenerator[Progress, None]:
+        """Take in what ``save`` wrote, here or elsewhere; see ``load.py``."""
+        return load.load(self._store, body, quiet=quiet)
+
+    def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """Return images as one tar; see ``save.py``. Raises at once for an unknown *ref*."""
+        return save.save(self._store, refs)
+
+    async def pull(
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        platform: str = "",
+        auth: AuthConfig = NOBODY,
+        all_tags: bool = False,
+    ) -> AsyncGenerator[Progress, None]:
+        """Pull an image (``latest`` without a tag), or all tags; see ``pull.py``."""
+        reference = Reference.parse_with_tag(name, tag)
+        if not all_tags:
+            reference = reference.tagged()
+        with self._store.hold():
+            lines = pull.pull(self.registry, reference.canonical(), platform=platform, auth=auth)
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield line
+        self._transferred("pull", reference)
+
+    async def push(
+        self, name: str, tag: str = "", *, auth: AuthConfig = NOBODY
+    ) -> AsyncGenerator[Progress, None]:
+        """Push an image, or all tags of a repository; see ``push.py``."""
+        reference = Reference.parse_with_tag(name, tag)
+        with self._store.hold():
+            await self.registry.prepare(reference)
+            lines = push.push(self.registry, reference.canonical(), auth=auth)
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield line
+        self._transferred("push", reference)
+
+    def _transferred(self, action: str, reference: Reference) -> None:
+        name = reference.familiar_name
+        self._store.events.publish("image", action, reference.familiar(), {"name": name})
+
+
+def _to_name(repo: str, tag: str) -> Reference:
+    """Read the name of ``docker tag``. Raises InvalidParameter for a digest."""
+    reference = Reference.parse_with_tag(repo, tag)
+    if reference.digest is not None:
+        raise InvalidParameter("refusing to create a tag with a digest reference")
+    return reference.tagged()
