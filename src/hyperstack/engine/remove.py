@@ -65,5 +65,6 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     for identifier in [e.id for e in core.execs.values() if e.container == container.id]:
         del core.execs[identifier]
     restart.forget(container)
+    await core.images.released()
     core.event(container, "destroy")
     core.waiters.removed(container)

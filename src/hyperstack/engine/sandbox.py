@@ -140,7 +140,7 @@ class Sandboxes:
     def reserve_uid(self) -> int:
         """Take a host uid that no sandbox runs as. Raises InternalError when all are taken."""
         base, count = self._config.uid_base, self._config.uid_count
-        for uid in range(base, base + count):
+        for uid in range(base, base + count - 1):
             if uid not in self._uids:
                 self._uids.add(uid)
                 return uid
