@@ -19,8 +19,7 @@ from hyperstack.network.rtnetlink import (
     is_gone,
     link_del,
     link_set,
-    port_disable,
-    port_isolate,
+    port_set,
     veth_new,
 )
 from hyperstack.platform import netns
@@ -52,11 +51,12 @@ def _veth(endpoint: Endpoint, network: Network, namespace: Path, mtu: int) -> No
             master = kernel.link(network.bridge)
             if master is None:
                 raise InternalError(f"bridge {network.bridge} is gone; restart the daemon")
-            kernel.do(veth_new(endpoint.veth, endpoint.peer, fd, master.index, mtu))
-            if not network.icc:
-                made = kernel.link(endpoint.veth)
-                if made is not None:
-                    kernel.do(port_isolate(made.index))
+            # Where bridges call iptables (br_netfilter), a container that asks for its own
+            # published port gets its frame back through the port that it came from.
+            kernel.do(
+                veth_new(endpoint.veth, endpoint.peer, fd, master.index, mtu),
+                port_set(endpoint.veth, hairpin=True, isolated=not network.icc),
+            )
     finally:
         os.close(fd)
 
@@ -93,9 +93,7 @@ def cut(endpoint: Endpoint) -> None:
     """End all traffic of an endpoint at once; its devices die with the sandbox's namespace."""
     try:
         with Rtnetlink() as kernel:
-            link = kernel.link(endpoint.veth)
-            if link is not None and link.master:
-                kernel.do(port_disable(link.index))
+            kernel.do(port_set(endpoint.veth, forwarding=False))
     except OSError as error:
         if not is_gone(error):
             raise InternalError(

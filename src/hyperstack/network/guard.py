@@ -68,8 +68,10 @@ def _to_guest(nic: Guarded) -> list[str]:
     kinds = (["ip", "arp"] if nic.ipv4 else []) + (["ip6"] if nic.ipv6 else [])
     if not kinds:
         return []
-    # A bridge floods what it has not learned yet: other people's frames end here.
+    # A bridge floods what it has not learned yet: other people's frames end here, and what the
+    # guest itself has said to all.
     return [
+        f"ether saddr {nic.mac} ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop",
         f"ether daddr & 01:00:00:00:00:00 != 01:00:00:00:00:00 ether daddr != {nic.mac} drop",
         f'ether type {_set(kinds)} fwd to "{nic.tap}"',
     ]

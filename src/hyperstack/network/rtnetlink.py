@@ -33,19 +33,19 @@ Network = IPv4Network | IPv6Network
 TIMEOUT = 10.0
 """Seconds that the kernel may take for one answer."""
 
-_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _GETROUTE = 26
 _NEWNEIGH = 28
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 1, 4, 0x300, 0x100, 0x200, 0x400
-_AF_BRIDGE = 7
 _NESTED = 0x8000
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
-_IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 12, 18, 28
+_IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
-_BRPORT_STATE, _BRPORT_ISOLATED = 1, 33
+_INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
+_BRPORT_STATE, _BRPORT_MODE, _BRPORT_ISOLATED = 1, 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 8, 2
 _RTA_DST = 1
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
@@ -64,9 +64,9 @@ def _number(kind: int, value: int) -> bytes:
     return _attribute(kind, struct.pack("I", value))
 
 
-def _ifinfo(index: int, up: bool | None, family: int = 0) -> bytes:
+def _ifinfo(index: int, up: bool | None) -> bytes:
     change = 0 if up is None else _IFF_UP
-    return struct.pack("BxHiII", family, 0, index, _IFF_UP if up else 0, change)
+    return struct.pack("BxHiII", 0, 0, index, _IFF_UP if up else 0, change)
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -136,18 +136,19 @@ def link_del(name: str) -> Request:
     return Request(what=f"removal of {name}", type=_DELLINK, flags=0, body=body)
 
 
-def port_isolate(index: int) -> Request:
-    """Let a bridge port talk to the bridge only, not to other isolated ports."""
-    inner = _attribute(_BRPORT_ISOLATED, b"\1")
-    body = _ifinfo(index, None, _AF_BRIDGE) + _attribute(_IFLA_PROTINFO | _NESTED, inner)
-    return Request(what=f"bridge port {index}", type=_SETLINK, flags=0, body=body)
-
-
-def port_disable(index: int) -> Request:
-    """Cut a bridge port at once, which removing it would take much longer for."""
-    inner = _attribute(_BRPORT_STATE, b"\0")
-    body = _ifinfo(index, None, _AF_BRIDGE) + _attribute(_IFLA_PROTINFO | _NESTED, inner)
-    return Request(what=f"bridge port {index}", type=_SETLINK, flags=0, body=body)
+def port_set(name: str, **flags: bool) -> Request:
+    """Set flags of a bridge port: ``isolated`` (talks to the bridge, not to other such ports),
+    ``hairpin`` (may get its own frames back), ``forwarding`` (False cuts it off at once, which
+    removing it would take much longer for)."""
+    numbers = {"isolated": _BRPORT_ISOLATED, "hairpin": _BRPORT_MODE, "forwarding": _BRPORT_STATE}
+    values = {"forwarding": 3}  # BR_STATE_FORWARDING
+    inner = b"".join(
+        _attribute(numbers[flag], bytes([values.get(flag, 1) if value else 0]))
+        for flag, value in flags.items()
+    )
+    info = _text(_INFO_SLAVE_KIND, "bridge") + _attribute(_INFO_SLAVE_DATA | _NESTED, inner)
+    body = _ifinfo(0, None) + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_LINKINFO, info)
+    return Request(what=f"bridge port {name}", type=_NEWLINK, flags=0, body=body)
 
 
 def _address_body(index: int, address: Interface) -> bytes:
@@ -207,6 +208,8 @@ class Rtnetlink:
 
     def do(self, *requests: Request) -> None:
         """Ask for all of *requests* in order; the first refusal is raised after all were tried."""
+        if not requests:
+            return  # the kernel refuses to be asked nothing
         first = self._sequence + 1
         data = b""
         for request in requests:
