@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,27 +299,25 @@ def native_binary(name: str) -> Path:
     """Return ``agent`` or ``jail`` as built for this installation; blocking.
 
     A wheel carries them, a checkout builds them with make. HYPER_NATIVE_DIR names a folder that
-    comes before both. Raises Unavailable if the binary is nowhere.
+    comes before both. Raises Unavailable if the binary is nowhere, InternalError if make fails.
     """
     package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / "native"
+    source = package.parents[1] / "native" / name
     named = os.environ.get("HYPER_NATIVE_DIR")
     if named:
         candidate = Path(named) / name
-    elif (checkout / "Makefile").is_file() and (checkout / name / "Makefile").is_file():
-        build = checkout / "build"
+    elif (source / "Makefile").is_file():
+        candidate = source.parent / "build" / name
+        build = f"BUILD={candidate.parent}"
         process.run_blocking(
-            ["make", "--no-print-directory", "-C", checkout / name, "all"],
-            env={"BUILD": str(build)},
-            timeout=300.0,
+            ["make", "--no-print-directory", "-C", source, build, candidate], timeout=300.0
         )
-        candidate = build / name
     else:
         candidate = package / "_native" / name
     if not candidate.is_file():
         raise Unavailable(
-            f"the program '{name}' of the guest kit is missing at {candidate}; "
-            f"install the wheel of hyperstack for {sys.platform}, or build it with make"
+            f"the program {name} of the guest kit is missing at {candidate}; "
+            "install hyperstack's wheel for this platform"
         )
     return candidate
 
