@@ -13,6 +13,7 @@
 enum {
     TAR_BLOCK = 512,
     TAR_BUFFER = 128 * 1024,
+    TAR_RECORDS = ARCHIVE_XATTRS + 3 * ARCHIVE_PATH, /* the longest pax header that is written */
     TAR_EXTENDED = 1024 * 1024, /* the longest pax header that is read: Go's bound */
 };
 
@@ -48,11 +49,19 @@ struct tar_entry {
     struct tar_xattrs xattrs;
 };
 
+/* An extended header's records while they are gathered. */
+struct tar_records {
+    size_t used;
+    char bytes[TAR_RECORDS];
+};
+
 struct tar_writer {
     int fd;
     char *detail;
     size_t used;
     uint8_t buffer[TAR_BUFFER];
+    struct tar_records records;
+    struct tar_entry extended; /* the header before the records */
 };
 struct tar_writer *tar_writer_new(int fd, char *detail); /* NULL: no memory */
 /* Writes an entry's headers; its size bytes of data follow by tar_write, then tar_pad. */

@@ -11,7 +11,6 @@
 enum {
     OCTAL_7 = 07777777,
     NAME_FIELD = 100,
-    PAX_RECORDS = ARCHIVE_XATTRS + 3 * ARCHIVE_PATH,
 };
 #define OCTAL_11 077777777777ull
 
@@ -23,11 +22,10 @@ _Static_assert(sizeof(struct ustar) == TAR_BLOCK, "a header is one block");
 
 struct tar_writer *tar_writer_new(int fd, char *detail)
 {
-    struct tar_writer *writer = malloc(sizeof *writer);
+    struct tar_writer *writer = calloc(1, sizeof *writer);
     if (writer) {
         writer->fd = fd;
         writer->detail = detail;
-        writer->used = 0;
     }
     return writer;
 }
@@ -87,12 +85,6 @@ int tar_write_end(struct tar_writer *writer)
     return error ? error : flush(writer);
 }
 
-/* The extended header's records while they are gathered. */
-struct records {
-    size_t used;
-    char bytes[PAX_RECORDS];
-};
-
 static size_t digits(size_t number)
 {
     size_t count = 1;
@@ -102,8 +94,8 @@ static size_t digits(size_t number)
 }
 
 /* "LENGTH KEY=VALUE\n", where LENGTH counts itself. */
-static int record(struct records *records, const char *prefix, const char *key, const void *value,
-                  size_t length)
+static int record(struct tar_records *records, const char *prefix, const char *key,
+                  const void *value, size_t length)
 {
     size_t rest = strlen(prefix) + strlen(key) + length + 3;
     size_t total = rest + digits(rest);
@@ -119,14 +111,14 @@ static int record(struct records *records, const char *prefix, const char *key, 
     return 0;
 }
 
-static int record_number(struct records *records, const char *key, uint64_t value)
+static int record_number(struct tar_records *records, const char *key, uint64_t value)
 {
     char text[24];
     int length = snprintf(text, sizeof text, "%llu", (unsigned long long)value);
     return record(records, "", key, text, (size_t)length);
 }
 
-static int record_time(struct records *records, int64_t seconds, uint32_t part)
+static int record_time(struct tar_records *records, int64_t seconds, uint32_t part)
 {
     char text[40];
     bool negative = seconds < 0;
@@ -144,7 +136,7 @@ static int record_time(struct records *records, int64_t seconds, uint32_t part)
     return record(records, "", "mtime", text, (size_t)length);
 }
 
-static int record_xattrs(struct records *records, const struct tar_xattrs *xattrs)
+static int record_xattrs(struct tar_records *records, const struct tar_xattrs *xattrs)
 {
     size_t at = 0, length;
     const char *name;
@@ -189,7 +181,7 @@ static bool utf8(const char *text)
     return true;
 }
 
-static int gather(struct records *records, const struct tar_entry *entry)
+static int gather(struct tar_records *records, const struct tar_entry *entry)
 {
     int error = 0;
     /* Records are UTF-8 unless this one says otherwise (pax(1)). */
@@ -250,12 +242,11 @@ static int put_header(struct tar_writer *writer, const struct tar_entry *entry)
     return tar_write(writer, &header, sizeof header);
 }
 
-static int put_records(struct tar_writer *writer, const struct tar_entry *entry,
-                       const struct records *records)
+/* The header of the records: its name is only seen by programs that don't know its type. */
+static int put_records(struct tar_writer *writer, const struct tar_entry *entry)
 {
-    struct tar_entry *extended = calloc(1, sizeof *extended);
-    if (!extended)
-        return archive_fail(writer->detail, ENOMEM, "out of memory");
+    struct tar_entry *extended = &writer->extended;
+    const struct tar_records *records = &writer->records;
     size_t length = strlen(entry->name);
     while (length && entry->name[length - 1] == '/')
         length--;
@@ -269,7 +260,6 @@ static int put_records(struct tar_writer *writer, const struct tar_entry *entry,
     extended->mode = 0644;
     extended->size = records->used;
     int error = put_header(writer, extended);
-    free(extended);
     if (!error)
         error = tar_write(writer, records->bytes, records->used);
     return error ? error : tar_pad(writer, records->used);
@@ -277,16 +267,12 @@ static int put_records(struct tar_writer *writer, const struct tar_entry *entry,
 
 int tar_write_entry(struct tar_writer *writer, const struct tar_entry *entry)
 {
-    struct records *records = malloc(sizeof *records);
-    if (!records)
-        return archive_fail(writer->detail, ENOMEM, "out of memory");
-    records->used = 0;
-    int error = gather(records, entry);
+    writer->records.used = 0;
+    int error = gather(&writer->records, entry);
     if (error)
-        error = archive_fail(writer->detail, -error, "%s: its names are too long for a tar",
-                             entry->name);
-    else if (records->used)
-        error = put_records(writer, entry, records);
-    free(records);
+        return archive_fail(writer->detail, -error, "%s: its names are too long for a tar",
+                            entry->name);
+    if (writer->records.used)
+        error = put_records(writer, entry);
     return error ? error : put_header(writer, entry);
 }
