@@ -96,7 +96,15 @@ async def add_tools(archive: Archive, root: Path) -> None:
     """Add mkfs.erofs and virtiofsd, each in the root of its jail."""
     suite = await archive.suite_with("erofs-utils", MKFS_AT_LEAST)
     _folders(root / "mkfs", MKFS_FOLDERS)
-    await kitlibs.install(suite, "erofs-utils", "mkfs.erofs", root / "mkfs", kit.MKFS_EROFS)
+    await kitlibs.install(
+        suite,
+        "erofs-utils",
+        "mkfs.erofs",
+        root / "mkfs",
+        kit.MKFS_EROFS,
+        # glibc loads it by itself when a thread ends.
+        also=(("libgcc_s.so.1", "libgcc-s1"),),
+    )
     suite = await archive.suite_with("virtiofsd")
     _folders(root / "virtiofsd", VIRTIOFSD_FOLDERS)
     await kitlibs.install(suite, "virtiofsd", "virtiofsd", root / "virtiofsd", kit.VIRTIOFSD)
