@@ -41,7 +41,9 @@ class HangupWatch:
                 callback()
 
     def close(self) -> None:
-        """Stop watching anything."""
+        """Stop watching anything; may be called twice."""
+        if self._epoll.closed:
+            return
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
         self._callbacks.clear()
