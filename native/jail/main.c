@@ -81,12 +81,14 @@ static void reset_signals(void)
 
 static _Noreturn void jailed(struct jail *jail)
 {
-    umask(077);
+    /* Mount points are everybody's to pass; what the program makes is its own. */
+    umask(022);
     reset_signals();
     if (setsid() < 0 || sethostname("jail", 4))
         die("session", "setsid");
     load_filter(jail);
     build_root(jail);
+    umask(077);
     arrange_fds(jail);
     drop_privileges(jail);
     install_filter();
