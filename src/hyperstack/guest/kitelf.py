@@ -30,7 +30,7 @@ def linkage(data: bytes) -> Linkage:
     """Return the interpreter and the libraries that a program names. Raises InternalError."""
     try:
         return _linkage(data)
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise InternalError(f"not an ELF file that can be read: {error}") from error
 
 
@@ -38,7 +38,7 @@ def module_info(data: bytes) -> dict[str, tuple[str, ...]]:
     """Return the fields of a kernel module's ``.modinfo``. Raises InternalError."""
     try:
         section = _section(data, b".modinfo")
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise InternalError(f"not a kernel module that can be read: {error}") from error
     fields: dict[str, tuple[str, ...]] = {}
     for entry in section.split(b"\0"):
