@@ -125,6 +125,7 @@ class Pull:
                 newer |= await self._one(repository, reference.with_tag(tag))
         state = "Downloaded newer image" if newer else "Image is up to date"
         self._reporter.say(f"Status: {state} for {reference.familiar()}")
+        self._warn()
 
     async def _one(self, repository: Repository, reference: Reference) -> bool:
         """Pull one image; tell whether the store has another one under the name than before."""
@@ -141,6 +142,18 @@ class Pull:
             digest, image = resolved.root, await self._fetch(repository, reference, resolved)
         self._reporter.say(f"Digest: {digest}")
         return image != before
+
+    def _warn(self) -> None:
+        """Say so if the image is not for the platform that the user named."""
+        image = self._images.lookup(self._reference.familiar())
+        if self._platform is None or image is None or self._reference.is_name_only:
+            return
+        actual = self._images.platform(image)
+        if not self._platform.accepts(actual):
+            self._reporter.say(
+                f"WARNING: image with reference {self._reference.familiar()} was found but its "
+                f"platform ({actual}) does not match the specified platform ({self._platform})"
+            )
 
     def _begin(self, reference: Reference) -> None:
         id = reference.tag or (reference.canonical() if reference.digest else DEFAULT_TAG)
@@ -185,7 +198,7 @@ class Pull:
         return await self._images.add_image(
             config=config_bytes,
             manifest=resolved.raw.data,
-            media_type=manifest.media_type or resolved.raw.media_type,
+            media_type=manifest.media_type or resolved.raw.media_type.split(";")[0].strip(),
             names=() if reference.digest else (reference.familiar(),),
             digest_ref=reference.with_digest(resolved.root).familiar(),
             layers=[
@@ -198,9 +211,9 @@ class Pull:
         self, repository: Repository, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]
     ) -> None:
         # A layer may occur twice (an empty one often does).
-        pairs = dict(zip(layers, diff_ids, strict=True))
+        pairs = {layer.digest: (layer, id) for layer, id in zip(layers, diff_ids, strict=True)}
         missing: list[Download] = []
-        for layer, diff_id in pairs.items():
+        for layer, diff_id in pairs.values():
             job = Download(self._images, repository, layer, diff_id, self._reporter)
             if self._images.content.has(layer.digest) and self._images.layers.has(diff_id):
                 self._reporter.say("Already exists", job.id)

@@ -113,11 +113,12 @@ class Push:
 
     async def _layers(self, repository: Repository, manifest: Manifest, config: bytes) -> None:
         diff_ids = check_rootfs(parse_config(config), manifest.layers)
-        pairs = dict(zip(reversed(manifest.layers), reversed(diff_ids), strict=True))
-        for diff_id in pairs.values():
+        downward = zip(reversed(manifest.layers), reversed(diff_ids), strict=True)
+        pairs = {layer.digest: (layer, id) for layer, id in downward}
+        for _, diff_id in pairs.values():
             self._reporter.say("Preparing", short(diff_id))
         await together(
-            self._layer(repository, layer, short(diff_id)) for layer, diff_id in pairs.items()
+            self._layer(repository, layer, short(diff_id)) for layer, diff_id in pairs.values()
         )
 
     async def _layer(self, repository: Repository, layer: Descriptor, id: str) -> None:

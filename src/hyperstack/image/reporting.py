@@ -8,7 +8,6 @@ slowly loses bars, never states, and never slows the operation or fills the memo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -86,8 +85,9 @@ async def reported(
         await task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # told above, or to nobody: the client has gone
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Any]]) -> None:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,8 @@ from yarl import URL
 
 from hyperstack import __version__
 from hyperstack.errors import InternalError
-from hyperstack.image.endpoints import CERTS_DIRS, address, is_near, tls_context
+from hyperstack.image import endpoints
+from hyperstack.image.endpoints import address, is_near, tls_context
 from hyperstack.image.faults import (
     MAX_ERROR_BODY,
     Refused,
@@ -59,6 +60,9 @@ class Limits:
     """A blob of which less than this comes in a window is given up (and asked for again)."""
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to ask of a server. ``authorization`` is for the origin of ``url`` alone."""
@@ -80,9 +84,9 @@ class Request:
 class Transport:
     """Connections to any number of servers for one operation; an async context manager."""
 
-    def __init__(self, limits: Limits | None = None, certs: tuple[Path, ...] = CERTS_DIRS) -> None:
-        self.limits = limits or Limits()
-        self._certs = certs
+    def __init__(self, limits: Limits | None = None, certs: Sequence[Path] | None = None) -> None:
+        self.limits = limits or LIMITS
+        self._certs = endpoints.CERTS_DIRS if certs is None else certs
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._session: aiohttp.ClientSession | None = None
         self._resolver = _Resolver()
