@@ -95,7 +95,7 @@ class Book:
                 pool.used.add(address)
 
     def forget(self, endpoint: Endpoint) -> bool:
-        """Remove an endpoint and free its addresses; False if it was gone."""
+        """Remove an endpoint but keep its addresses reserved; False if it was gone."""
         if self._endpoints.pop(endpoint.id, None) is None:
             return False
         for index in (self._of.get(endpoint.container), self._on.get(endpoint.network)):
@@ -103,11 +103,14 @@ class Book:
                 index.pop(endpoint.id, None)
         if not self._of.get(endpoint.container):
             self._of.pop(endpoint.container, None)
+        return True
+
+    def free(self, endpoint: Endpoint) -> None:
+        """Give a forgotten endpoint's addresses back."""
         for address in _addresses(endpoint):
             pool = self._pools.get((endpoint.network, address.version))
             if pool is not None:
                 pool.give(str(address))
-        return True
 
     def endpoints(self) -> list[Endpoint]:
         """Return all endpoints."""

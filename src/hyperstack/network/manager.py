@@ -35,6 +35,9 @@ from hyperstack.store.database import Database
 
 log = logging.getLogger(__name__)
 
+CLOSING = 5.0
+"""Seconds that a start waits for ports that are being closed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attachment:
@@ -67,6 +70,7 @@ class NetworkManager:
         self._guarded = False
         self._broken: HyperError | None = None
         self._tasks = Tasks()
+        self._closing: set[asyncio.Task[None]] = set()
         self._table = Table(self._policy)
         self.book = Book()
         self.publisher = Publisher(config, self._table)
@@ -230,6 +234,8 @@ class NetworkManager:
         Raises HyperError in Docker's words; nothing is left then.
         """
         self._check()
+        if self._closing and (wish.wants or wish.ipv4 or wish.ipv6):
+            await asyncio.wait(self._closing, timeout=CLOSING)  # what is wanted may just get free
         endpoint = self._reserve(wish)
         made = asyncio.create_task(asyncio.to_thread(self._make, endpoint, wish))
         stored = asyncio.create_task(rows.put_endpoint(self._db, endpoint))
@@ -342,19 +348,36 @@ class NetworkManager:
         await asyncio.to_thread(devices.remove, endpoint, path)
 
     async def _drop(self, endpoint: Endpoint) -> None:
-        """Cut an endpoint off and free what it held; repeatable, never raises for the kernel."""
-        for step in (self.publisher.close(endpoint), asyncio.to_thread(devices.cut, endpoint)):
+        """Cut an endpoint off; what takes longer goes on behind. Never raises for the kernel.
+
+        Until the rules of its ports are gone, nobody else gets its address or its ports.
+        """
+        if not self.book.forget(endpoint):
+            return
+        for step in (self.publisher.silence(endpoint), asyncio.to_thread(devices.cut, endpoint)):
             try:
                 await step
             except HyperError as error:
                 log.warning("endpoint %s: %s", endpoint.id[:12], error)
-        if not self.book.forget(endpoint):
-            return
+        if endpoint.publications:
+            task = self._tasks.start("end of ports", self._close(endpoint))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        else:
+            self.book.free(endpoint)
         # Not waited for: a row without a container is removed by the next daemon.
         self._tasks.start("endpoint row", rows.delete_endpoints(self._db, [endpoint.id]))
         network = self.book.by_id(NetworkId(endpoint.network))
         if network is not None:
             self._event("disconnect", network, container=endpoint.container)
+
+    async def _close(self, endpoint: Endpoint) -> None:
+        try:
+            await self.publisher.close(endpoint)
+        except HyperError as error:
+            log.warning("the ports of endpoint %s: %s", endpoint.id[:12], error)
+        finally:
+            self.book.free(endpoint)
 
 
 def _mac(text: str) -> str:

@@ -1,7 +1,7 @@
 """Publishing: the way of a container's ports from reserved to open, and back.
 
 ``reserve`` binds the ports before the sandbox boots, so a conflict costs nothing; ``open`` adds the
-rules and hands the bound sockets to the sandbox's port helper; ``close`` undoes both.
+rules and hands the bound sockets to the sandbox's port helper; ``silence`` and ``close`` undo both.
 """
 
 from __future__ import annotations
@@ -100,13 +100,23 @@ class Publisher:
         for _, sock in given:
             sock.close()
 
+    async def silence(self, endpoint: Endpoint) -> None:
+        """Let go of an endpoint's ports, so that others may bind them. Raises HyperError."""
+        if endpoint.publications:
+            for _, sock in self._sockets.pop(endpoint.id, []):
+                sock.close()
+            await self._helper.stop(endpoint.sandbox)
+
     async def close(self, endpoint: Endpoint) -> None:
-        """Close an endpoint's ports and free them. Raises HyperError."""
+        """Remove the rules of an endpoint's ports and free their numbers. Raises HyperError.
+
+        The kernel takes some 10 ms to be sure that no packet sees a removed element any more.
+        """
         published = self._published.pop(endpoint.id, ())
         if not endpoint.publications:
             return
         try:
-            await asyncio.gather(self._table.close(published), self._helper.stop(endpoint.sandbox))
+            await self._table.close(published)
             await self._forget(endpoint)
         finally:
             self.cancel(endpoint.id, endpoint.publications)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def want(port: int, host_port: str, host_ip: str = "", protocol: str = "tcp") ->
     )
 
 
-def served(world: World, wants: list[Want], **more: object) -> tuple[Held, Server]:
+def served(world: World, wants: list[Want], **more: Any) -> tuple[Held, Server]:
     held = world.plug(wants=wants, **more)
     return held, Server(held.guest.path, "0.0.0.0", 80, "web")
 
