@@ -282,14 +282,18 @@ void link_flush(void)
         continue;
 }
 
-void link_drain(unsigned milliseconds)
+void link_finish(unsigned milliseconds)
 {
+    bool ended = false;
+    conn.receiving = false;
     for (unsigned waited = 0; waited < milliseconds && conn.fd >= 0 && !conn.broken; waited++) {
-        int unsent = 0;
+        int unacknowledged = 0;
         conn.writable = true;
-        conn.receiving = false;
         link_flush();
-        if (!queued() && (ioctl(conn.fd, SIOCOUTQ, &unsent) || !unsent))
+        /* The end of the connection is acknowledged at once, the last bytes alone are not. */
+        if (!queued() && !ended)
+            ended = !shutdown(conn.fd, SHUT_WR);
+        if (!queued() && (ioctl(conn.fd, SIOCOUTQ, &unacknowledged) || !unacknowledged))
             return;
         poll(NULL, 0, 1);
     }

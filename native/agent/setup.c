@@ -169,6 +169,6 @@ void handle_poweroff(struct request request, struct reader *payload)
     containers_unmount_all();
     sync();
     reply(request, NULL);
-    link_drain(FLUSH_MS);
+    link_finish(FLUSH_MS);
     guest_off();
 }

@@ -265,7 +265,7 @@ void handle_poweroff(struct request request, struct reader *payload)
 {
     (void)payload;
     reply(request, NULL);
-    link_drain(500);
+    link_finish(500);
     exit(0);
 }
 
