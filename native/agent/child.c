@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf.h"
 #include "dns.h"
 #include "launch.h"
 #include "net.h"
@@ -135,6 +136,16 @@ static int open_dns(struct child *child)
     return error ? fail_errno(&child->failure, STAGE_NETWORK, errno, "passing DNS sockets") : 0;
 }
 
+/* Not before the root is mounted: this process obeys already, and opens the disk for that. */
+static int limit_devices(struct child *child)
+{
+    const struct container_spec *spec = child->spec;
+    if (spec->privileged)
+        return 0;
+    int error = bpf_devices(child->launch->cgroup_dir, spec->devices, spec->device_count);
+    return error ? fail_errno(&child->failure, STAGE_CGROUP, -error, "limiting devices") : 0;
+}
+
 static int separate(struct child *child)
 {
     const struct launch *launch = child->launch;
@@ -142,6 +153,8 @@ static int separate(struct child *child)
     if (launch->layers && root_mount(spec->id, &spec->root, launch->layers, &child->failure))
         return -1;
     umask(0);
+    if (limit_devices(child))
+        return -1;
     if (spec->nic_count && (child->netlink = net_open()) < 0)
         return fail_errno(&child->failure, STAGE_NETWORK, errno, "opening a netlink socket");
     if (borrow_shm(child) || join(child))

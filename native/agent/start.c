@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bpf.h"
 #include "dns.h"
 #include "launch.h"
 #include "state.h"
@@ -132,10 +131,7 @@ static int prepare_cgroup(struct starting *starting, struct launch *launch)
     if (container_open_cgroup(container, &spec->limits, &starting->failure))
         return -1;
     launch->cgroup_dir = container->cgroup.dir;
-    int error = spec->privileged
-                    ? 0
-                    : bpf_devices(container->cgroup.dir, spec->devices, spec->device_count);
-    return error ? fail_errno(&starting->failure, STAGE_CGROUP, -error, "limiting devices") : 0;
+    return 0;
 }
 
 static int prepare_root(struct starting *starting, struct launch *launch)
