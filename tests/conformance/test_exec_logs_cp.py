@@ -11,14 +11,14 @@ from tests.framework.host import Host
 
 
 def test_exec_runs_beside_and_returns_its_code(host: Host) -> None:
-    host.docker("run", "-d", "--name", "x", "-e", "V=1", "busybox", "sleep", "60")
-    assert host.docker("exec", "x", "sh", "-c", "echo $V; echo e >&2").out == "1\n"
-    assert host.docker("exec", "x", "sh", "-c", "exit 5", check=False).code == 5
-    assert host.docker("exec", "x", "nothing", check=False).code == 127
-    assert host.docker("exec", "-i", "x", "cat", stdin=b"in").out == "in"
-    assert host.docker("exec", "-u", "1000", "-w", "/tmp", "-e", "V=2", "x", "sh", "-c",
+    host.docker("run", "-d", "--name", "xx", "-e", "V=1", "busybox", "sleep", "60")
+    assert host.docker("exec", "xx", "sh", "-c", "echo $V; echo e >&2").out == "1\n"
+    assert host.docker("exec", "xx", "sh", "-c", "exit 5", check=False).code == 5
+    assert host.docker("exec", "xx", "nothing", check=False).code == 127
+    assert host.docker("exec", "-i", "xx", "cat", stdin=b"in").out == "in"
+    assert host.docker("exec", "-u", "1000", "-w", "/tmp", "-e", "V=2", "xx", "sh", "-c",
                        "id -u; pwd; echo $V").out == "1000\n/tmp\n2\n"
-    assert host.docker("exec", "-t", "x", "tty").out.startswith("/dev/pts/")
+    assert host.docker("exec", "-t", "xx", "tty").out.startswith("/dev/pts/")
 
 
 def test_exec_needs_a_running_container(host: Host) -> None:
@@ -28,16 +28,16 @@ def test_exec_needs_a_running_container(host: Host) -> None:
 
 
 def test_logs_with_tail_timestamps_and_follow(host: Host) -> None:
-    host.docker("run", "--name", "l", "busybox", "sh", "-c",
+    host.docker("run", "--name", "ll", "busybox", "sh", "-c",
                 "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2")
-    assert host.docker("logs", "l").out == "".join(f"line {i}\n" for i in range(1, 6))
-    assert host.docker("logs", "l").err == "bad\n"
-    assert host.docker("logs", "--tail", "2", "l").out == "line 5\n"
-    stamped = host.docker("logs", "-t", "--tail", "3", "l").out.splitlines()[0]
+    assert host.docker("logs", "ll").out == "".join(f"line {i}\n" for i in range(1, 6))
+    assert host.docker("logs", "ll").err == "bad\n"
+    assert host.docker("logs", "--tail", "2", "ll").out == "line 5\n"
+    stamped = host.docker("logs", "-t", "--tail", "3", "ll").out.splitlines()[0]
     assert stamped.split()[0].endswith("Z")
-    host.docker("run", "-d", "--name", "f", "busybox", "sh", "-c",
+    host.docker("run", "-d", "--name", "ff", "busybox", "sh", "-c",
                 "for i in 1 2 3; do echo $i; sleep 0.2; done")
-    assert host.docker("logs", "-f", "f").out == "1\n2\n3\n"
+    assert host.docker("logs", "-f", "ff").out == "1\n2\n3\n"
 
 
 def test_log_rotation_keeps_what_it_should(host: Host) -> None:
@@ -51,24 +51,24 @@ def test_log_rotation_keeps_what_it_should(host: Host) -> None:
 def test_cp_both_ways_running_and_stopped(host: Host, tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
     source.write_text("from the host\n")
-    host.docker("run", "-d", "--name", "c", "busybox", "sleep", "60")
+    host.docker("run", "-d", "--name", "cc", "busybox", "sleep", "60")
     for state in ("running", "stopped"):
-        host.docker("cp", str(source), f"c:/tmp/{state}.txt")
+        host.docker("cp", str(source), f"cc:/tmp/{state}.txt")
         target = tmp_path / f"{state}.out"
-        host.docker("cp", f"c:/tmp/{state}.txt", str(target))
+        host.docker("cp", f"cc:/tmp/{state}.txt", str(target))
         assert target.read_text() == "from the host\n"
-        host.docker("stop", "-t", "0", "c")
+        host.docker("stop", "-t", "0", "cc")
     folder = tmp_path / "tree"
-    host.docker("cp", "c:/etc", str(folder))
+    host.docker("cp", "cc:/etc", str(folder))
     assert (folder / "passwd").exists()
-    missing = host.docker("cp", "c:/no/such", str(tmp_path), check=False)
+    missing = host.docker("cp", "cc:/no/such", str(tmp_path), check=False)
     assert "Could not find the file /no/such in container" in missing.err
 
 
 def test_diff_and_export_show_the_changes(host: Host) -> None:
-    host.docker("run", "--name", "d", "busybox", "sh", "-c",
+    host.docker("run", "--name", "dd", "busybox", "sh", "-c",
                 "echo x > /new; rm /etc/group; echo y >> /etc/passwd")
-    out = host.docker("diff", "d").out.splitlines()
+    out = host.docker("diff", "dd").out.splitlines()
     assert "A /new" in out
     assert "D /etc/group" in out
     assert "C /etc/passwd" in out

@@ -37,16 +37,16 @@ def test_a_stop_signal_of_ones_own(host: Host) -> None:
 
 
 def test_kill_with_a_signal_and_to_the_end(host: Host) -> None:
-    host.docker("run", "-d", "--name", "k", "busybox", "sh", "-c",
+    host.docker("run", "-d", "--name", "kk", "busybox", "sh", "-c",
                 "trap 'echo got' HUP; while :; do sleep 0.1; done")
     time.sleep(0.3)
-    host.docker("kill", "-s", "HUP", "k")
+    host.docker("kill", "-s", "HUP", "kk")
     time.sleep(0.5)
-    assert host.docker("logs", "k").out == "got\n"
-    host.docker("kill", "k")
-    state = inspect(host, "k")["State"]
+    assert host.docker("logs", "kk").out == "got\n"
+    host.docker("kill", "kk")
+    state = inspect(host, "kk")["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 137)
-    again = host.docker("kill", "k", check=False)
+    again = host.docker("kill", "kk", check=False)
     assert "is not running" in again.err
 
 
@@ -57,31 +57,31 @@ def test_the_file_system_survives_a_restart(host: Host) -> None:
 
 
 def test_pause_stops_time_and_unpause_goes_on(host: Host) -> None:
-    host.docker("run", "-d", "--name", "p", "busybox", "sh", "-c",
+    host.docker("run", "-d", "--name", "pp", "busybox", "sh", "-c",
                 "while :; do echo x; sleep 0.1; done")
     time.sleep(0.3)
-    host.docker("pause", "p")
-    assert inspect(host, "p")["State"]["Status"] == "paused"
-    before = host.docker("logs", "p").out
+    host.docker("pause", "pp")
+    assert inspect(host, "pp")["State"]["Status"] == "paused"
+    before = host.docker("logs", "pp").out
     time.sleep(0.4)
-    assert host.docker("logs", "p").out == before
-    refused = host.docker("exec", "p", "true", check=False)
+    assert host.docker("logs", "pp").out == before
+    refused = host.docker("exec", "pp", "true", check=False)
     assert "is paused" in refused.err
-    host.docker("unpause", "p")
+    host.docker("unpause", "pp")
     time.sleep(0.4)
-    assert len(host.docker("logs", "p").out) > len(before)
+    assert len(host.docker("logs", "pp").out) > len(before)
 
 
 def test_wait_tells_the_exit_code(host: Host) -> None:
-    host.docker("run", "-d", "--name", "w", "busybox", "sh", "-c", "sleep 0.5; exit 9")
-    assert host.docker("wait", "w").out == "9\n"
+    host.docker("run", "-d", "--name", "ww", "busybox", "sh", "-c", "sleep 0.5; exit 9")
+    assert host.docker("wait", "ww").out == "9\n"
 
 
 def test_restart_gives_a_new_start(host: Host) -> None:
-    host.docker("run", "-d", "--name", "r", "busybox", "sleep", "60")
-    first = inspect(host, "r")["State"]["StartedAt"]
-    host.docker("restart", "-t", "0", "r")
-    state = inspect(host, "r")["State"]
+    host.docker("run", "-d", "--name", "rr", "busybox", "sleep", "60")
+    first = inspect(host, "rr")["State"]["StartedAt"]
+    host.docker("restart", "-t", "0", "rr")
+    state = inspect(host, "rr")["State"]
     assert state["Running"]
     assert state["StartedAt"] != first
 
@@ -115,26 +115,26 @@ def test_rename_moves_the_name(host: Host) -> None:
 
 
 def test_top_lists_the_guests_processes(host: Host) -> None:
-    host.docker("run", "-d", "--name", "t", "busybox", "sleep", "123")
-    out = host.docker("top", "t").out
+    host.docker("run", "-d", "--name", "tt", "busybox", "sleep", "123")
+    out = host.docker("top", "tt").out
     assert out.splitlines()[0].split()[:3] == ["UID", "PID", "PPID"]
     assert "sleep 123" in out
 
 
 def test_events_tell_the_whole_life_in_order(host: Host) -> None:
     since = str(time.time())
-    host.docker("run", "--rm", "--name", "e", "busybox", "true")
+    host.docker("run", "--rm", "--name", "ee", "busybox", "true")
     out = host.docker("events", "--since", since, "--until", str(time.time() + 0.5),
-                      "--filter", "container=e", "--format", "{{.Action}}").out.split()
+                      "--filter", "container=ee", "--format", "{{.Action}}").out.split()
     assert [a for a in out if a in ("create", "attach", "start", "die", "destroy")] == [
         "create", "attach", "start", "die", "destroy"]
 
 
 def test_attach_sees_output_and_detach_leaves_it_running(host: Host) -> None:
-    host.docker("run", "-d", "-i", "--name", "a", "busybox", "sh", "-c",
+    host.docker("run", "-d", "-i", "--name", "aa", "busybox", "sh", "-c",
                 "read line; echo heard $line; sleep 60")
     process = subprocess.Popen(
-        [DOCKER, "-H", host.url, "attach", "a"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [DOCKER, "-H", host.url, "attach", "aa"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -145,4 +145,4 @@ def test_attach_sees_output_and_detach_leaves_it_running(host: Host) -> None:
     process.stdout.close()
     process.kill()
     process.wait()
-    assert inspect(host, "a")["State"]["Running"]
+    assert inspect(host, "aa")["State"]["Running"]

@@ -152,6 +152,11 @@ class Live:
         for process in state.processes:
             if process.handle == self.handle and process.running and process.stdin:
                 self.hub.gate.open(agent.open_input(process.stdin, start=process.stdin_taken))
+        self.exits_of(state)
+
+    def exits_of(self, state: messages.State) -> None:
+        """Take note of the ends that the agent has told nobody of."""
+        for process in state.processes:
             if not process.running:
                 self.process_exited(process)
 

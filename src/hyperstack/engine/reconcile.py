@@ -79,6 +79,8 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
         return set()
     for process in state.processes:
         sandbox.seen_handle(process.handle)
+        if not process.init:
+            await _orphan(sandbox, process)
     firsts = {p.container: p for p in state.processes if p.init}
     kept = {
         container.id
@@ -93,6 +95,19 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
     else:
         summary.adopted += 1
     return kept
+
+
+async def _orphan(sandbox: Sandbox, process: messages.ProcessState) -> None:
+    """Let an earlier daemon's exec run on: its client is gone, so nobody wants its output."""
+    assert sandbox.agent is not None
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            sandbox.agent.open_output(stream).reset()
+    if not process.running:
+        try:
+            await sandbox.call(messages.Op.RELEASE, messages.ProcessRef(handle=process.handle))
+        except HyperError as error:
+            log.debug("release of exec %d: %s", process.handle, error)
 
 
 async def _resume(
@@ -122,7 +137,7 @@ async def _resume(
     live.open_streams(Live.streams(container, process.handle))
     await networking.adopt(core, container)
     await core.table.save(container)
-    await live.reconnected(state)
+    live.exits_of(state)
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)
     return True
