@@ -95,7 +95,7 @@ def cut(endpoint: Endpoint) -> None:
         with Rtnetlink() as kernel:
             kernel.do(port_set(endpoint.veth, forwarding=False))
     except OSError as error:
-        if not is_gone(error):
+        if error.errno != errno.ENETDOWN and not is_gone(error):
             raise InternalError(
                 f"{endpoint.veth} can't be taken off its bridge: {error.strerror}"
             ) from error

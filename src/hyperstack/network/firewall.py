@@ -100,6 +100,7 @@ def _translation() -> list[str]:
         "dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6",
         "dnat ip6 to meta l4proto . th dport map @any6",
     ]
+    # IPv6 has no way from ::1 to another interface: connections to it are the port helper's.
     return [
         # The bridges route 127.0.0.0/8 for the host's own connections to published ports: nobody
         # else may come in by it, neither from a guest nor (the first return) from a neighbour.
@@ -109,7 +110,8 @@ def _translation() -> list[str]:
         *_base("prerouting", "nat", "prerouting", "dstnat",
                ["ip daddr 127.0.0.0/8 return", "iifname @internal return",
                 "fib daddr type local jump published"]),
-        *_base("output", "nat", "output", "-100", ["fib daddr type local jump published"]),
+        *_base("output", "nat", "output", "-100",
+               ["ip6 daddr ::1 return", "fib daddr type local jump published"]),
     ]  # fmt: skip
 
 

@@ -46,6 +46,7 @@ _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_ISOLATED = 1, 4, 33
+_LISTENING, _FORWARDING = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 8, 2
 _RTA_DST = 1
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
@@ -141,9 +142,11 @@ def port_set(name: str, **flags: bool) -> Request:
     ``hairpin`` (may get its own frames back), ``forwarding`` (False cuts it off at once, which
     removing it would take much longer for)."""
     numbers = {"isolated": _BRPORT_ISOLATED, "hairpin": _BRPORT_MODE, "forwarding": _BRPORT_STATE}
-    values = {"forwarding": 3}  # BR_STATE_FORWARDING
+    # Listening passes nothing. Disabled would be undone by the notification of this very change:
+    # the bridge enables a disabled port that has a carrier.
+    values = {"forwarding": (_LISTENING, _FORWARDING)}
     inner = b"".join(
-        _attribute(numbers[flag], bytes([values.get(flag, 1) if value else 0]))
+        _attribute(numbers[flag], bytes([values.get(flag, (0, 1))[value]]))
         for flag, value in flags.items()
     )
     info = _text(_INFO_SLAVE_KIND, "bridge") + _attribute(_INFO_SLAVE_DATA | _NESTED, inner)

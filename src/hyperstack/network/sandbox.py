@@ -52,7 +52,17 @@ class SandboxNetwork:
         Raises Unavailable with what to do if the host has no tun device, InternalError if the
         kernel refuses; nothing is left then.
         """
-        return await asyncio.to_thread(self._prepare, sandbox, uid)
+        made = asyncio.create_task(asyncio.to_thread(self._prepare, sandbox, uid))
+        try:
+            return await asyncio.shield(made)
+        except asyncio.CancelledError:
+            # A thread can't be cancelled: what it makes is removed once it is done.
+            await asyncio.shield(self._abandon(made, sandbox))
+            raise
+
+    async def _abandon(self, made: asyncio.Task[Prepared], sandbox: str) -> None:
+        await asyncio.gather(made, return_exceptions=True)
+        await self.release(sandbox)
 
     def _prepare(self, sandbox: str, uid: int) -> Prepared:
         path = self.path(sandbox)

@@ -107,7 +107,7 @@ def network(spec: NetworkSpec, config: Config, present: Collection[Network]) -> 
     """
     identifier = NetworkId(new_id())
     ipv6 = spec.enable_ipv6 or (
-        spec.enable_ipv6 is None and any(s.version == 6 for s in spec.subnets if s.subnet)
+        spec.enable_ipv6 is None and any(":" in subnet.subnet for subnet in spec.subnets)
     )
     ipv4 = spec.enable_ipv4 is not False
     ours = ranges(present)

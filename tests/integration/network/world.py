@@ -211,12 +211,7 @@ class World:
             ip link set eth0 up
             """,
         )
-        with self.outside.open() as file:
-            subprocess.run(
-                ["nsenter", f"--net={self.host}", "--", "ip", "link", "set", "eth1", "netns",
-                 f"/proc/self/fd/{file.fileno()}"],
-                check=True, pass_fds=[file.fileno()],
-            )  # fmt: skip
+        self.move("eth1", self.outside)
         shell(
             self.outside,
             f"""
@@ -225,6 +220,16 @@ class World:
             """,
         )
         shell(self.host, f"ip route add default via {OUTSIDE}")
+
+    def move(self, link: str, path: Path) -> None:
+        """Move an interface of the host into another namespace."""
+        with path.open() as file:
+            name = f"/proc/self/fd/{file.fileno()}"
+            subprocess.run(
+                ["nsenter", f"--net={self.host}", "--", "ip", "link", "set", link, "netns", name],
+                check=True,
+                pass_fds=[file.fileno()],
+            )
 
     def _live(self) -> None:
         with self.host.open() as file:
