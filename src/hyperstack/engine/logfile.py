@@ -209,7 +209,8 @@ class LogWriter:
         )
         bound = self.settings.max_size
         lines = text.split(b"\n")
-        if bound and self._size + len(text) * 2 >= bound:
+        # The longest that these records can be: a byte is escaped by six at most.
+        if bound and self._size + len(text) * 6 + len(lines) * (len(tail) + 8) >= bound:
             for part in _parts(lines):
                 if self._size >= bound:
                     self._rotate()

@@ -8,7 +8,7 @@ from hyperstack.api.docker import gojson
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.create import read_create, update_fields
-from hyperstack.api.docker.schema.inspect import container_inspect
+from hyperstack.api.docker.schema.inspect import MODERN, container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
@@ -18,8 +18,6 @@ from hyperstack.model import Container
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
 
-MODERN = "1.44"
-"""From this version on short ids are no aliases, but DNS names."""
 _UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema("UpdateConfig", UpdateConfig, update_fields())
 
 
@@ -60,7 +58,7 @@ async def list_containers(request: Request, engine: Engine) -> None:
     found = engine.containers.list(
         all=query.flag("all"), limit=query.integer("limit"), filters=request.filters
     )
-    modern, sized = request.at_least(MODERN), query.flag("size")
+    modern, sized = request.version >= MODERN, query.flag("size")
     await request.answer_json(
         [
             container_summary(
@@ -95,7 +93,7 @@ async def inspect(request: Request, engine: Engine) -> None:
             container,
             execs=engine.execs.of(container.id),
             log_path=str(path) if path is not None and path.name.endswith("-json.log") else "",
-            modern=request.at_least(MODERN),
+            version=request.version,
             sizes=sizes,
         )
     )

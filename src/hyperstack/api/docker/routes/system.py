@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hyperstack import __version__
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
-from hyperstack.api.docker.routes.containers import MODERN, image_name
+from hyperstack.api.docker.routes.containers import image_name
 from hyperstack.api.docker.schema import system as schema
 from hyperstack.api.docker.schema.image import image_summary
+from hyperstack.api.docker.schema.inspect import MODERN
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.volume import volume
 from hyperstack.engine.logging import DRIVERS
@@ -50,7 +51,7 @@ async def info(request: Request, engine: Engine) -> None:
         await engine.system.info(),
         engine.config,
         listeners=engine.events.listeners,
-        log_drivers=DRIVERS,
+        log_drivers=(driver for driver in DRIVERS if driver != "none"),
         server_version=__version__,
     )
     await request.answer_json(made)
@@ -72,7 +73,7 @@ async def disk_usage(request: Request, engine: Engine) -> None:
             for i in used.images
         ]
     if "container" in wanted:
-        modern = request.at_least(MODERN)
+        modern = request.version >= MODERN
         made["Containers"] = [
             container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
             for c, rw, root in used.containers

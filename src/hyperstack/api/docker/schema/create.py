@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from hyperstack.api.docker.gojson import (
     BOOL,
     INT64,
@@ -54,7 +56,16 @@ def read_create(raw: Any) -> CreateBody:
             host = _HOST.read(value, Where().field(OUTER, "HostConfig"))
         elif key.lower() == "networkingconfig":
             networks = _networks(value, Where().field(OUTER, "NetworkingConfig"))
-    return CreateBody(config=config, host=host, networks=networks)
+    return CreateBody(config=config, host=_unlimited(host), networks=networks)
+
+
+def _unlimited(host: HostConfig) -> HostConfig:
+    """Take what the CLI sends for "not said" as not said, as dockerd does before it stores it."""
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host = msgspec.structs.replace(host, pids_limit=None)
+    if host.memory_swappiness == -1:
+        host = msgspec.structs.replace(host, memory_swappiness=None)
+    return host
 
 
 def _networks(raw: Any, where: Where) -> dict[str, EndpointSettings]:

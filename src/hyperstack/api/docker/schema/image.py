@@ -80,6 +80,8 @@ def image_summary(
         name = image.repo_digests[0].partition("@")[0] if image.repo_digests else "<none>"
         made["RepoTags"] = [f"{name}:<none>"]
         made["RepoDigests"] = made["RepoDigests"] or ["<none>@<none>"]
+    if version < (1, 43):
+        made["RepoDigests"] = made["RepoDigests"] or None
     if version < (1, 44):
         made["VirtualSize"] = image.size
     return made

@@ -16,13 +16,16 @@ from hyperstack.model import Container, Health, Status
 STORAGE_DRIVER = "erofs"
 """What shows as the storage driver: read-only EROFS layers under one overlay in the guest."""
 
+MODERN = (1, 44)
+"""From this API version on short ids are no aliases, but DNS names."""
+
 
 def container_inspect(
     container: Container,
     *,
     execs: Sequence[str],
     log_path: str,
-    modern: bool,
+    version: tuple[int, int],
     sizes: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return a container as inspect shows it. *sizes*: written, and with its image, in bytes."""
@@ -45,19 +48,21 @@ def container_inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(execs) or None,
-        "HostConfig": _host(container),
+        "HostConfig": _host(container, version),
         "GraphDriver": {"Data": None, "Name": STORAGE_DRIVER},
     }
     if sizes is not None:
         made["SizeRw"], made["SizeRootFs"] = sizes
     made["Mounts"] = [mount_point(mount) for mount in container.mounts]
     made["Config"] = container_config(container.config)
-    made["NetworkSettings"] = network_settings(container, modern=modern)
+    made["NetworkSettings"] = network_settings(container, modern=version >= MODERN)
     return made
 
 
-def _host(container: Container) -> dict[str, Any]:
+def _host(container: Container, version: tuple[int, int]) -> dict[str, Any]:
     made = host_config(container.host)
+    if version < (1, 42):
+        made["KernelMemory"] = made["KernelMemoryTCP"] = 0
     if not container.host.privileged:
         if container.host.masked_paths is None:
             made["MaskedPaths"] = list(MASKED_PATHS)
