@@ -36,8 +36,10 @@ class Snapshot:
 
     def compare(self, after: Snapshot) -> None:
         """Fail if *after* has something that this has not."""
-        assert not after.processes - self.processes, "processes were left behind"
-        assert not {m for m in after.mounts - self.mounts if "/exec/" in m}, "mounts were left"
+        processes = sorted(after.processes - self.processes)
+        assert not processes, f"processes were left behind: {processes}"
+        mounts = sorted(m for m in after.mounts - self.mounts if "/exec/" in m)
+        assert not mounts, f"mounts were left behind: {mounts}"
 
 
 def _processes(base: int) -> list[str]:
@@ -47,7 +49,9 @@ def _processes(base: int) -> list[str]:
             continue
         try:
             uid = entry.stat().st_uid
-            if base <= uid < base + PER_WORKER:
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            # The dead whose parent is PID 1 are that one's to bury.
+            if base <= uid < base + PER_WORKER and state not in "ZX":
                 found.append(f"{entry.name} {(entry / 'comm').read_text().strip()} uid {uid}")
         except OSError:
             continue

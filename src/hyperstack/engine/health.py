@@ -75,7 +75,7 @@ async def _watch(core: Core, live: Live, check: Healthcheck) -> None:
             container.state.health.status == "starting"
         )
         pause = check.start_interval if early and starting else check.interval
-        await asyncio.wait({asyncio.shield(live.ended)}, timeout=pause / SECOND)
+        await asyncio.wait({live.ended}, timeout=pause / SECOND)
         if live.ended.done():
             return
         if container.state.status != Status.RUNNING:

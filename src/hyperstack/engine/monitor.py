@@ -48,7 +48,8 @@ async def watch(core: Core, live: Live) -> None:
         state = await live.settle()
     finally:
         machine.cancel()
-    await asyncio.shield(_exited(core, live, state))
+    name = f"exit of {live.container.id[:12]}"
+    await core.tasks.carry_through(name, _exited(core, live, state))
 
 
 async def _watch_machine(live: Live) -> None:

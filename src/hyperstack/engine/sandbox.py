@@ -186,7 +186,7 @@ class Sandboxes:
             finally:
                 await stored
         except BaseException:
-            await asyncio.shield(self._undo(row, machine))
+            await self._tasks.carry_through(f"undo of {row.id[:12]}", self._undo(row, machine))
             raise
         self._tasks.start(f"connection {row.id[:12]}", self._keep_connected(sandbox))
         return sandbox
@@ -304,7 +304,13 @@ class Sandboxes:
     """Awaited with a sandbox whose agent connection was lost and made anew."""
 
     async def end(self, sandbox: Sandbox, *, clean: bool) -> None:
-        """End a sandbox. *clean*: let the guest unmount its disks first (bounded)."""
+        """End a sandbox. *clean*: let the guest unmount its disks first (bounded).
+
+        Goes on to its end if the caller is cancelled.
+        """
+        await self._tasks.carry_through(f"end of {sandbox.id[:12]}", self._end(sandbox, clean))
+
+    async def _end(self, sandbox: Sandbox, clean: bool) -> None:
         sandbox.dying = True
         if clean and sandbox.machine.alive():
             try:

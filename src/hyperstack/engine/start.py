@@ -71,10 +71,11 @@ async def start_locked(core: Core, container: Container) -> None:
         live = await _launch(core, container)
         sandbox = live.sandbox
     except asyncio.CancelledError:
-        await asyncio.shield(_failed(core, container, InternalError("the start was cancelled")))
+        error = InternalError("the start was cancelled")
+        await core.tasks.carry_through("failed start", _failed(core, container, error))
         raise
-    except HyperError as error:
-        await _failed(core, container, error)
+    except HyperError as refused:
+        await _failed(core, container, refused)
         raise
     except OSError as error:
         mapped = InternalError(f"the container could not be started: {error}")
@@ -109,13 +110,13 @@ async def _launch(core: Core, container: Container) -> Live:
             if publishing is not None:
                 publishing.cancel()
                 await asyncio.gather(publishing, return_exceptions=True)
-            await asyncio.shield(core.sandboxes.end(sandbox, clean=False))
+            await core.sandboxes.end(sandbox, clean=False)
             raise
         await _record_start(core, container, sandbox, plugged)
     except BaseException:
         writer.close()
         core.live.pop(container.id, None)
-        await asyncio.shield(networking.unplug(core, container))
+        await core.tasks.carry_through("unplug", networking.unplug(core, container))
         raise
     return live
 

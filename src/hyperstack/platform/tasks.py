@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+STEADY = 20.0
+"""Seconds that ``aclose`` waits for what is to be carried through."""
 
 
 class Tasks:
@@ -15,6 +20,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._steady: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     def start(self, name: str, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -34,6 +40,17 @@ class Tasks:
         if error is not None:
             log.error("background task %r failed: %s", task.get_name(), error, exc_info=error)
 
+    async def carry_through(self, name: str, coro: Coroutine[Any, Any, T]) -> T:
+        """Await *coro*, which goes on to its end even if the caller is cancelled.
+
+        For what must not be left half done while the daemon can still finish it; ``aclose`` waits
+        for it.
+        """
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._steady.add(task)
+        task.add_done_callback(self._steady.discard)
+        return await asyncio.shield(task)
+
     async def aclose(self) -> None:
         """Cancel every task and wait for all of them. Tasks started later are cancelled at once."""
         self._closed = True
@@ -45,4 +62,8 @@ class Tasks:
             if any(not task.done() for task in tasks):
                 names = ", ".join(task.get_name() for task in tasks if not task.done())
                 log.error("background tasks did not end: %s", names)
-                return
+                break
+        if self._steady:
+            _, left = await asyncio.wait(self._steady, timeout=STEADY)
+            for task in left:
+                log.error("%s did not end, the next daemon must finish it", task.get_name())
