@@ -99,8 +99,7 @@ static void queue_put(const void *bytes, size_t length)
     conn.queue.end += length;
 }
 
-/* Ends the connection, but from the loop: callers may be in the middle of something. */
-static void break_off(void)
+void link_break(void)
 {
     if (conn.fd >= 0 && !conn.broken) {
         conn.broken = true;
@@ -113,7 +112,7 @@ bool link_send(const void *head, size_t head_length, const void *payload, size_t
     if (conn.fd < 0 || conn.broken)
         return false;
     if (queued() + head_length + length > QUEUE_HARD || !queue_room(head_length + length)) {
-        break_off();
+        link_break();
         return false;
     }
     queue_put(head, head_length);
@@ -160,7 +159,7 @@ static void detach_frame(void)
     size_t head_left = OUTPUT_HEAD - frame->head_sent, left = head_left + frame->left;
     int count = ring_parts(&frame->output->ring, frame->output->next, frame->left, parts);
     if (!queue_room(left)) {
-        break_off();
+        link_break();
         frame->output = NULL;
         return;
     }
@@ -267,7 +266,7 @@ static bool send_some(void)
         if (errno == EAGAIN)
             conn.writable = false;
         else if (errno != EINTR)
-            break_off();
+            link_break();
         return errno == EINTR;
     }
     frame ? sent_of_frame((size_t)sent) : sent_of_queue((size_t)sent);

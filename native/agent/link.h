@@ -18,6 +18,8 @@ bool link_send(const void *head, size_t head_length, const void *payload, size_t
 void link_offer(struct output *output);  /* it may have something to send */
 void link_forget(struct output *output); /* it has nothing more to send and may be freed */
 void link_flush(void);                   /* sends what can be sent now */
+/* Ends the connection, but from the loop: the caller may be in the middle of something. */
+void link_break(void);
 /* Ends the connection after all that was queued; returns when the daemon's kernel has it, after
  * `milliseconds` at the latest. */
 void link_finish(unsigned milliseconds);

@@ -30,5 +30,7 @@ int main(void)
     check(listener, "the private interface");
     check(link_listen(listener), "listening");
     console_line("%s", HYPER_READY);
+    /* Loaded while the daemon connects: what only containers need. */
+    modules_load("late.list");
     loop_run();
 }

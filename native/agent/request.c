@@ -96,9 +96,12 @@ void reply_failure(struct request request, int error, enum hyper_stage stage, co
 void send_event(enum hyper_event_kind kind, struct writer *message)
 {
     static uint64_t counter;
-    if (!message->failed && link_current())
+    if (!message->failed && link_current()) {
         send_message(FRAME_EVENT, (uint16_t)kind, ++counter, message);
-    else
+    } else {
+        if (message->failed)
+            link_break(); /* without memory: the daemon has to ask what it missed */
         writer_free(message);
+    }
     link_flush();
 }
