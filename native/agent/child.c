@@ -79,7 +79,8 @@ static int join(struct child *child)
 {
     for (size_t i = 0; i < child->launch->joined_count; i++) {
         const struct joined *joined = &child->launch->joined[i];
-        if (setns(joined->pidfd, joined->namespaces & ~CLONE_NEWPID))
+        int here = joined->namespaces & ~CLONE_NEWPID; /* that one was joined by the agent */
+        if (here && setns(joined->pidfd, here))
             return fail_errno(&child->failure, STAGE_NAMESPACE, errno, "joining namespaces 0x%x",
                               (unsigned)joined->namespaces);
     }

@@ -102,7 +102,7 @@ static int fill(int tree, int target)
 
 static int attach_bind(const struct mount_spec *mount, int tree)
 {
-    struct stat source;
+    struct stat source, found;
     bool made;
     if (fstat(tree, &source))
         return -errno;
@@ -110,7 +110,11 @@ static int attach_bind(const struct mount_spec *mount, int tree)
     int target = target_open(mount->target, directory, &made);
     if (target < 0)
         return target;
-    int error = directory && mount->copy_up && !made ? fill(tree, target) : 0;
+    int error = fstat(target, &found)                      ? -errno
+                : S_ISDIR(found.st_mode) != directory ? -ENOTDIR
+                                                           : 0;
+    if (!error && directory && mount->copy_up && !made)
+        error = fill(tree, target);
     if (!error)
         error = set_attributes(tree, mount->flags);
     if (!error && sys_attach(tree, target))

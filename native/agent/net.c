@@ -169,13 +169,20 @@ static int bad_nic(const struct nic_spec *nic, struct failure *failure)
     return fail(failure, STAGE_NETWORK, EINVAL, "invalid interface %s (%s)", nic->name, nic->mac);
 }
 
-/* As libnetwork: an interface without an IPv6 address has none of its own making either. */
-static void set_ipv6(const struct nic_spec *nic, bool wanted)
+static void set_ipv6_value(const char *name, const char *key, const char *value)
 {
     char path[96];
-    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", nic->name,
-             wanted ? "accept_ra" : "disable_ipv6");
-    write_file(AT_FDCWD, path, wanted ? "0" : "1");
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", name, key);
+    write_file(AT_FDCWD, path, value);
+}
+
+/* As libnetwork: an interface without an IPv6 address has none of its own making either. A kernel
+ * without IPv6 has no such files. */
+static void set_ipv6(const struct nic_spec *nic, bool wanted)
+{
+    set_ipv6_value(nic->name, "disable_ipv6", wanted ? "0" : "1");
+    if (wanted)
+        set_ipv6_value(nic->name, "accept_ra", "0");
 }
 
 static int configure(int fd, int index, const struct nic_spec *nic, struct failure *failure)

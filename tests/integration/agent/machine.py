@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from hyperstack.guest import caps, messages
 from hyperstack.guest.client import AgentClient
 from hyperstack.guest.messages import EventKind, Mount, Op, Process, Root, Source, SourceKind
 from hyperstack.platform import netns
-from hyperstack.vmm.uml.command import BOOT
+from hyperstack.vmm.uml.command import BOOT, VIRTIO_ID_FS
+from hyperstack.volume.share import TAG as SHARE_TAG
 from tests.framework.host import KIT_DIR
 
 NATIVE = Path(__file__).parents[3] / "native"
@@ -43,6 +44,7 @@ class Kitchen:
     """Root of UML's process."""
     template: Path
     mkfs: Path
+    virtiofsd: Path
 
     @classmethod
     def make(cls, path: Path) -> Kitchen:
@@ -51,7 +53,8 @@ class Kitchen:
         root = path / "uml"
         shutil.copytree(kit / "uml", root, symlinks=True)
         shutil.copytree(kit / "guest", root / "guest", dirs_exist_ok=True)
-        shutil.copytree(kit / "mkfs", path / "mkfs", symlinks=True)
+        for folder in ("mkfs", "virtiofsd"):
+            shutil.copytree(kit / folder, path / folder, symlinks=True)
         subprocess.run(
             ["make", "-s", "-j2", "-C", NATIVE / "agent", f"BUILD={path}", path / "agent"],
             check=True,
@@ -64,7 +67,8 @@ class Kitchen:
             node = root / "dev" / name
             if not node.exists():
                 os.mknod(node, 0o20666, os.makedev(*number))
-        return cls(root=root, template=kit / "ext4.img", mkfs=path / "mkfs")
+        return cls(root=root, template=kit / "ext4.img", mkfs=path / "mkfs",
+                   virtiofsd=path / "virtiofsd")
 
     def layer(self, name: str, fill: Callable[[tarfile.TarFile], None]) -> str:
         """Make an EROFS layer of what *fill* puts into a tar; return its path in the guest."""
@@ -276,6 +280,37 @@ def _argv(kitchen: Kitchen, namespace: Path, disks: Sequence[str], nics: Sequenc
     ]  # fmt: skip
 
 
+@contextmanager
+def _served(kitchen: Kitchen, share: Path | None) -> Iterator[list[str]]:
+    """Serve a folder of the host as the guest's share; gives UML's words for it."""
+    if share is None:
+        yield []
+        return
+    socket = kitchen.root / "run" / "fs.sock"
+    socket.unlink(missing_ok=True)
+    root = kitchen.virtiofsd
+    words = ["--socket-path=/run/fs.sock", "--shared-dir=/share", f"--tag={SHARE_TAG}",
+             "--sandbox=none", "--seccomp=none", "--modcaps=-mknod", "--cache=auto", "--xattr",
+             "--inode-file-handles=never", "--rlimit-nofile=0", "--log-level=error"]  # fmt: skip
+    server = subprocess.Popen([
+        "unshare", "--mount", "sh", "-c",
+        f'mount --bind "{share}" "{root}/share" && mount --bind "{kitchen.root}/run" "{root}/run"'
+        f' && mount -t proc proc "{root}/proc" && exec chroot "{root}" /virtiofsd "$@"',
+        "sh", *words,
+    ])  # fmt: skip
+    try:
+        bound = time.monotonic() + BOOT_BOUND
+        while not socket.exists():
+            assert server.poll() is None and time.monotonic() < bound, "no virtiofsd"
+            time.sleep(0.01)
+        yield [f"virtio_uml.device=/run/fs.sock:{VIRTIO_ID_FS}"]
+    finally:
+        server.kill()
+        server.wait()
+        socket.unlink(missing_ok=True)
+        socket.touch()
+
+
 @asynccontextmanager
 async def machine(
     kitchen: Kitchen,
@@ -285,21 +320,24 @@ async def machine(
     disks: Sequence[str] = (),
     nics: Sequence[str] = (),
     memory: int = 512,
-    share_tag: str = "",
+    share: Path | None = None,
 ) -> AsyncIterator[Machine]:
     """Boot a guest and connect to its agent; end it afterwards."""
     namespace = path / "net"
     netns.create(namespace)
     console = path / "console"
-    process: subprocess.Popen[bytes] | None = None
-    try:
+    with ExitStack() as stack:
+        stack.callback(netns.delete, namespace)
         _taps(namespace, nics)
+        words = stack.enter_context(_served(kitchen, share))
         with console.open("wb") as log:
             process = subprocess.Popen(
-                _argv(kitchen, namespace, disks, nics, memory),
+                [*_argv(kitchen, namespace, disks, nics, memory), *words],
                 env={"HOME": "/", "PATH": os.environ["PATH"]},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
         try:
             client = await AgentClient.connect(namespace, deadline=BOOT_BOUND)
         except BaseException:
@@ -313,22 +351,21 @@ async def machine(
         )
         client.on_event = made.note
         setup = messages.Setup(
-            clock_ns=time.time_ns(), entropy=os.urandom(64), hostname="guest", share_tag=share_tag
+            clock_ns=time.time_ns(),
+            entropy=os.urandom(64),
+            hostname="guest",
+            share_tag=SHARE_TAG if share else "",
         )
         await client.call(Op.SETUP, setup)
         try:
             yield made
+            await client.call(Op.POWEROFF, messages.Empty())
+            await asyncio.to_thread(process.wait, 20)
         except BaseException:
             print(console.read_text(errors="replace")[-4000:])
             raise
-        await client.call(Op.POWEROFF, messages.Empty())
-        await asyncio.to_thread(process.wait, 20)
-        await client.close()
-    finally:
-        if process is not None:
-            process.kill()
-            process.wait()
-        netns.delete(namespace)
+        finally:
+            await client.close()
 
 
 __all__ = ["Kitchen", "Machine", "Mount", "Ran", "machine"]
