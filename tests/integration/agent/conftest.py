@@ -18,20 +18,22 @@ if os.geteuid() != 0:
 
 
 def _busybox(tar: tarfile.TarFile) -> None:
-    source = tarfile.open(fileobj=io.BytesIO(busybox_tar()))
-    for member in source:
-        tar.addfile(member, source.extractfile(member) if member.isreg() else None)
+    with tarfile.open(fileobj=io.BytesIO(busybox_tar())) as source:
+        for member in source:
+            tar.addfile(member, source.extractfile(member) if member.isreg() else None)
 
 
 def _extras(tar: tarfile.TarFile) -> None:
     """What tests look at: a link out of the root, odd files, a folder to fill a volume from."""
+
     def folder(name: str, mode: int = 0o755, uid: int = 0) -> None:
         entry = tarfile.TarInfo(name)
         entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, uid, uid
         tar.addfile(entry)
 
-    def file(name: str, data: bytes, mode: int = 0o644, uid: int = 0,
-             pax: dict[str, str] | None = None) -> None:
+    def file(
+        name: str, data: bytes, mode: int = 0o644, uid: int = 0, pax: dict[str, str] | None = None
+    ) -> None:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode, entry.uid, entry.gid = len(data), mode, uid, uid
         entry.mtime = 1_000_000_000

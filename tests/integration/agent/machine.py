@@ -1,7 +1,7 @@
 """A User Mode Linux guest with the agent that was just built, without daemon and jail around it.
 
-It boots from a copy of the kit's folders, so that a test may put layers and disks beside. The network
-namespace holds the agent's private tap, the far end of each further NIC, and nothing else.
+It boots from a copy of the kit's folders, so that a test may put layers and disks beside. The
+network namespace holds the agent's private tap, the far end of each further NIC, and nothing else.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Kitchen:
             node = root / "dev" / name
             if not node.exists():
                 os.mknod(node, 0o20666, os.makedev(*number))
-        return cls(root=root, template=kit / "ext4.img", mkfs=path / "mkfs",
-                   virtiofsd=path / "virtiofsd")
+        return cls(
+            root=root, template=kit / "ext4.img", mkfs=path / "mkfs", virtiofsd=path / "virtiofsd"
+        )
 
     def layer(self, name: str, fill: Callable[[tarfile.TarFile], None]) -> str:
         """Make an EROFS layer of what *fill* puts into a tar; return its path in the guest."""
@@ -76,8 +77,18 @@ class Kitchen:
         with tarfile.open(work / "in.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             fill(tar)
         subprocess.run(
-            ["chroot", self.mkfs, "/mkfs.erofs", "--quiet", "--tar=f", "--aufs", "--sort=none",
-             "-b4096", f"/out/{name}", "/out/in.tar"],
+            [
+                "chroot",
+                self.mkfs,
+                "/mkfs.erofs",
+                "--quiet",
+                "--tar=f",
+                "--aufs",
+                "--sort=none",
+                "-b4096",
+                f"/out/{name}",
+                "/out/in.tar",
+            ],
             check=True,
             timeout=60,
         )
@@ -171,8 +182,9 @@ class Machine:
             read_only=read_only,
         )
 
-    def container(self, *argv: str, process: dict[str, Any] | None = None,
-                  **more: Any) -> messages.Container:
+    def container(
+        self, *argv: str, process: dict[str, Any] | None = None, **more: Any
+    ) -> messages.Container:
         """Describe a container as Docker's defaults have it, without a disk of its own."""
         self.containers += 1
         fields: dict[str, Any] = {
@@ -238,7 +250,10 @@ class Machine:
         """Run a command in the machine's network namespace; blocking."""
         done = subprocess.run(
             ["nsenter", f"--net={self.namespace}", "--", *argv],
-            check=True, capture_output=True, text=True, timeout=30,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
         return done.stdout
 
@@ -261,10 +276,16 @@ def _taps(namespace: Path, nics: Sequence[str]) -> None:
         run("link", "set", f"nic{number}", "up")
 
 
-def _argv(kitchen: Kitchen, namespace: Path, disks: Sequence[str], nics: Sequence[str],
-          memory: int) -> list[str]:
+def _argv(
+    kitchen: Kitchen, namespace: Path, disks: Sequence[str], nics: Sequence[str], memory: int
+) -> list[str]:
     words = [
-        "/linux", f"mem={memory}M", "uml_dir=/uml/", "umid=test", "seccomp=off", *BOOT,
+        "/linux",
+        f"mem={memory}M",
+        "uml_dir=/uml/",
+        "umid=test",
+        "seccomp=off",
+        *BOOT,
         "vec0:transport=tap,ifname=agent0,mac=02:48:59:50:00:01,depth=128,gro=1",
     ]
     words += [f"ubd{number}d=/disks/{name}" for number, name in enumerate(disks, 1)]
@@ -334,7 +355,10 @@ async def machine(
             process = subprocess.Popen(
                 [*_argv(kitchen, namespace, disks, nics, memory), *words],
                 env={"HOME": "/", "PATH": os.environ["PATH"]},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         stack.callback(process.wait)
         stack.callback(process.kill)

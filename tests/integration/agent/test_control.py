@@ -102,14 +102,16 @@ async def test_the_reaper_forwards_signals_and_collects_orphans(guest: Machine) 
     await guest.start(container)
     assert container.process is not None
     ran = await guest.exec(container, "ps")
-    assert "1 root" in ran.text and "sh -c" in ran.text
+    assert "1 root" in ran.text
+    assert "sh -c" in ran.text
     await asyncio.sleep(0.5)
     ran = await guest.exec(container, "sh", "-c", "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l")
     assert ran.text == "0"
     handle = container.process.handle
     await guest.client.call(Op.SIGNAL, messages.Signal(handle=handle, signal=15))
     done = await guest.finish(container.process)
-    assert done.code == 9 and done.text == "docker-init"
+    assert done.code == 9
+    assert done.text == "docker-init"
     await guest.remove(container)
 
 
@@ -192,11 +194,13 @@ async def test_counters_are_those_of_the_container(guest: Machine) -> None:
             break
         assert time.monotonic() < bound, stats
         await asyncio.sleep(0.1)
-    assert stats.memory_max == 128 * MiB and stats.pids_max == 77
+    assert stats.memory_max == 128 * MiB
+    assert stats.pids_max == 77
     assert 8 * MiB < stats.memory_current < 64 * MiB
     assert 1 <= stats.pids_current <= 2
     assert "\nfile " in "\n" + stats.memory_stat
-    assert stats.oom_kills == 0 and stats.nics == ()
+    assert stats.oom_kills == 0
+    assert stats.nics == ()
     await guest.remove(container)
 
 
@@ -214,7 +218,9 @@ async def test_top_shows_the_processes_of_the_container_alone(guest: Machine) ->
     first = min(top.tasks, key=lambda task: task.pid)
     assert (first.user, first.uid, first.comm) == ("user", 1000, "sh")
     assert abs(first.start_ns - time.time_ns()) < 15e9
-    assert first.vsz > first.rss > 0 and first.threads == 1 and first.tty == "?"
+    assert first.vsz > first.rss > 0
+    assert first.threads == 1
+    assert first.tty == "?"
     assert {task.ppid for task in top.tasks} >= {first.pid}
     await guest.remove(container)
 

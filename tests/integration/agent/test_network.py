@@ -46,7 +46,9 @@ async def test_interfaces_come_and_go_while_a_container_runs(guest: Machine) -> 
     for _ in range(2):
         await guest.client.call(Op.NIC_ADD, change)
         ran = await guest.exec(container, "ip", "addr", "show", "eth1")
-        assert "10.9.1.2/24" in ran.text and "inet6" not in ran.text and "UP" in ran.text
+        assert "10.9.1.2/24" in ran.text
+        assert "inet6" not in ran.text
+        assert "UP" in ran.text
         stats: messages.Stats = await guest.client.call(
             Op.STATS, messages.ContainerRef(id=container.id)
         )
@@ -152,7 +154,8 @@ async def test_names_are_resolved_by_the_daemon(guest: Machine) -> None:
         ran = await guest.exec(container, "nslookup", "some.name")
         assert "10.1.2.3" in ran.text, ran
     assert b"\x04some\x04name\x00" in resolver.seen[0].message
-    assert resolver.seen[0].container == container.id and not resolver.seen[0].tcp
+    assert resolver.seen[0].container == container.id
+    assert not resolver.seen[0].tcp
     await asyncio.gather(*resolver.tasks)
     await guest.remove(container)
 
@@ -177,9 +180,11 @@ async def test_names_are_resolved_over_tcp(guest: Machine) -> None:
 
 async def test_a_container_may_have_a_name_server_of_its_own(guest: Machine) -> None:
     resolver = Resolver(guest)
-    container = resolving(guest, "nc", "-lu", "-p", "53", "-s", "0.0.0.0")
+    container = resolving(guest, "nc", "-lu", "-p", "53", "-s", "0.0.0.0", process={"stdin": 9})
     await guest.start(container)
-    ran = await guest.exec(container, "sh", "-c", "nslookup own.name; nc -l -p 53 -w 1; netstat -ln")
+    ran = await guest.exec(
+        container, "sh", "-c", "nslookup own.name; nc -l -p 53 -w 1; netstat -ln"
+    )
     assert "10.1.2.3" in ran.text
     assert b"in use" not in ran.err
     await asyncio.gather(*resolver.tasks)
@@ -215,8 +220,10 @@ async def test_siblings_share_the_namespaces_that_they_join(guest: Machine) -> N
     ran = await guest.exec(
         second, "sh", "-c", "ip addr show eth0; cat /dev/shm/file; ps; ls /proc/1/root/plain"
     )
-    assert "10.9.0.2/24" in ran.text and "shared" in ran.text
-    assert "sleep 100" in ran.text and "sleep 200" in ran.text
+    assert "10.9.0.2/24" in ran.text
+    assert "shared" in ran.text
+    assert "sleep 100" in ran.text
+    assert "sleep 200" in ran.text
     assert "sleep 200" in (await guest.exec(first, "ps")).text
     with pytest.raises(AgentFailure) as failure:
         await guest.run("true", joins=(Join(namespace=0x20000, container=first.id),))

@@ -83,7 +83,9 @@ async def test_a_privileged_container_sees_every_device_and_writes_to_sysfs(
     )  # fmt: skip
     assert ran.text.splitlines()[:2] == ["4", "made"]
     assert " rw," in ran.text.splitlines()[2]
-    assert ran.err == b"sh: write error: Operation not permitted\n"  # its own limits are the guest's to set
+    assert (
+        ran.err == b"sh: write error: Operation not permitted\n"
+    )  # its own limits are the guest's to set
 
 
 async def test_a_read_only_root_refuses_writes_but_its_tmpfs_does_not(guest: Machine) -> None:
@@ -95,7 +97,8 @@ async def test_a_read_only_root_refuses_writes_but_its_tmpfs_does_not(guest: Mac
     )  # fmt: skip
     lines = ran.text.splitlines()
     assert lines[:2] == ["ok", "1777"]
-    assert "rw,nosuid,nodev,noexec" in lines[2] and "size=1024k" in lines[2]
+    assert "rw,nosuid,nodev,noexec" in lines[2]
+    assert "size=1024k" in lines[2]
     assert b"/x: Read-only file system" in ran.err
     assert b"No space left" in ran.err
 

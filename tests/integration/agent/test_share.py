@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from hyperstack.guest.client import AgentFailure
 from hyperstack.guest.messages import Mount, MountKind, Stage
-from tests.integration.agent.machine import Kitchen, Machine, machine
+from tests.integration.agent.machine import Kitchen, machine
 
 DEEP = 127
 
@@ -31,13 +30,12 @@ def shared(tmp_path: Path) -> Path:
 
 def bind(source: str, target: str, flags: int = 0, copy_up: bool = False) -> Mount:
     """Describe a mount of the share."""
-    return Mount(
-        kind=MountKind.SHARE, source=source, target=target, flags=flags, copy_up=copy_up
-    )
+    return Mount(kind=MountKind.SHARE, source=source, target=target, flags=flags, copy_up=copy_up)
 
 
-async def run(kitchen: Kitchen, layers: tuple[str, ...], path: Path, script: str,
-              *mounts: Mount) -> tuple[str, str]:
+async def run(
+    kitchen: Kitchen, layers: tuple[str, ...], path: Path, script: str, *mounts: Mount
+) -> tuple[str, str]:
     async with machine(kitchen, path, layers=layers, share=path / "share") as guest:
         ran = await guest.run("sh", "-c", script, mounts=mounts)
         return ran.text, ran.err.decode()
@@ -71,12 +69,12 @@ async def test_an_empty_volume_is_filled_from_the_image(
     assert (file.stat().st_mode & 0o7777, file.stat().st_uid) == (0o640, 35)
     assert file.stat().st_mtime == 1_000_000_000
     assert file.stat().st_ino == (top / "hard").stat().st_ino
-    assert os.readlink(top / "soft") == "file"
+    assert (top / "soft").readlink() == Path("file")
     assert (top / "sub").stat().st_mode & 0o7777 == 0o2770
     assert (top / "sub" / "suid").stat().st_mode & 0o7777 == 0o4755
     assert (top / "sub" / "suid").stat().st_uid == 36
     # What was not empty is left alone.
-    assert sorted(os.listdir(shared / "m1")) == ["away", "there"]
+    assert {entry.name for entry in (shared / "m1").iterdir()} == {"away", "there"}
     assert (shared / "m1").stat().st_uid == 0
 
 
@@ -110,17 +108,15 @@ async def test_an_image_of_127_layers_works(
 ) -> None:
     def filler(number: int) -> Callable[[tarfile.TarFile], None]:
         def fill(tar: tarfile.TarFile) -> None:
-            source = tarfile.open(fileobj=_layer(number))
-            for member in source:
-                tar.addfile(member, source.extractfile(member))
+            with tarfile.open(fileobj=_layer(number)) as source:
+                for member in source:
+                    tar.addfile(member, source.extractfile(member))
 
         return fill
 
     deep = [kitchen.layer(f"deep{number}", filler(number)) for number in range(DEEP - 1)]
     disks = [kitchen.disk("deep")]
-    async with machine(
-        kitchen, tmp_path, layers=(*deep, layers[1]), disks=disks
-    ) as guest:
+    async with machine(kitchen, tmp_path, layers=(*deep, layers[1]), disks=disks) as guest:
         ran = await guest.run("sh", "-c", "cat /top; ls /layer* | wc -l", root=guest.root(0))
         assert ran.text.split() == ["0", str(DEEP - 1)]
         assert (await guest.run("true", root=guest.root(0))).code == 0
