@@ -107,6 +107,8 @@ def _furnish(uid: int) -> None:
         sysctl.put(f"ipv6/conf/{name}/disable_ipv6", "1", optional=True)
     # A new namespace inherits the host's IPv4 settings (devconf_inherit_init_net).
     sysctl.put("ipv4/ip_forward", "0")
+    # The daemon's closed connection to a dead guest would keep the namespace alive for minutes.
+    sysctl.put("ipv4/tcp_orphan_retries", "1", optional=True)
     taps.make(AGENT_TAP, uid)
     nftables.run(guard.agent_text(AGENT_TAP))
     with Rtnetlink() as kernel:
