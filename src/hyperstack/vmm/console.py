@@ -26,13 +26,18 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 
 class Console:
-    """The daemon's end. ``open`` before use, ``close`` at the end; the fifo stays."""
+    """The daemon's end. ``open`` before use, ``close`` at the end; the fifo stays.
 
-    def __init__(self, path: Path) -> None:
+    *ready*: the agent has said its line to an earlier daemon.
+    """
+
+    def __init__(self, path: Path, *, ready: bool = False) -> None:
         self.path = path
         self._fd = -1
         self._tail = bytearray()
         self._ready = asyncio.Event()
+        if ready:
+            self._ready.set()
         self._pause: asyncio.TimerHandle | None = None
 
     @classmethod

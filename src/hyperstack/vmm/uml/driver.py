@@ -186,7 +186,7 @@ class UmlDriver:
         process = open_process(record.pid, record.start_time)
         if process is None:
             return None
-        console = Console(Path(record.run_dir) / "console")
+        console = Console(Path(record.run_dir) / "console", ready=True)
         try:
             console.open()
         except HyperError as error:
