@@ -9,7 +9,6 @@ unrecorded tail, which the next one cuts off and fetches from the guest's agent 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
 import gzip
 import json
@@ -31,36 +30,30 @@ PART = 16 * 1024
 _STATE = struct.Struct("<8sQQQQQ")
 _MAGIC = b"hyperlg1"
 _UNSAFE = re.compile(rb"[^\x20-\x21\x23-\x25\x27-\x3b\x3d\x3f-\x5b\x5d-\x7e\n]")
-_CONTROL = re.compile("[\x00-\x1f\u2028\u2029]")
+_INVALID = re.compile("[\udc80-\udcff]")
+_ESCAPES = (
+    ("\\", "\\\\"),
+    ('"', '\\"'),
+    ("\n", "\\n"),
+    ("\r", "\\r"),
+    *((c, f"\\u{ord(c):04x}") for c in (*"<>&", "\u2028", "\u2029")),
+    *((chr(n), f"\\u{n:04x}") for n in range(32) if chr(n) not in "\r\n"),
+)
 _KINDS = (StreamKind.STDOUT, StreamKind.STDERR)
-
-
-def _one_for_each_byte(error: UnicodeError) -> tuple[str, int]:
-    """Replace every invalid byte, as Go does; Python would replace a cut sequence once."""
-    assert isinstance(error, UnicodeDecodeError)
-    return "\ufffd" * (error.end - error.start), error.end
-
-
-codecs.register_error("hyper-log", _one_for_each_byte)
 
 
 def escape(text: bytes) -> bytes:
     """Return bytes as the inside of a JSON string, escaped as Docker's log does."""
     if _UNSAFE.search(text) is None:
         return text.replace(b"\n", b"\\n")
-    string = text.decode("utf-8", "hyper-log")
-    for character, escaped in (
-        ("\\", "\\\\"),
-        ('"', '\\"'),
-        ("\n", "\\n"),
-        ("\r", "\\r"),
-        ("<", "\\u003c"),
-        (">", "\\u003e"),
-        ("&", "\\u0026"),
-    ):
-        string = string.replace(character, escaped)
-    if _CONTROL.search(string):
-        string = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", string)
+    # Whatever a guest writes: no step here is taken once per byte in Python. What is not UTF-8
+    # becomes one replacement character for each byte, as in Go.
+    string = text.decode("utf-8", "surrogateescape")
+    if not string.isascii():
+        string = _INVALID.sub("\ufffd", string)
+    for character, escaped in _ESCAPES:
+        if character in string:
+            string = string.replace(character, escaped)
     return string.encode()
 
 
