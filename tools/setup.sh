@@ -49,4 +49,4 @@ make_venv() { # EXTRA (test or nothing)
 }
 
 install_packages ca-certificates debian-archive-keyring python3 python3-venv gcc libc6-dev make \
-    libseccomp2 libnftables1 e2fsprogs busybox-static mmdebstrap iproute2 util-linux kmod xz-utils
+    musl-tools libseccomp2 libnftables1 e2fsprogs busybox-static mmdebstrap iproute2 util-linux kmod xz-utils
