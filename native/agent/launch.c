@@ -34,7 +34,7 @@ static void finish(struct launching *launching)
     bool failed = launching->failure.error || !launching->ready;
     if (!launching->failure.error && !launching->ready)
         fail(&launching->failure, STAGE_OTHER, ENOMEM,
-             "container init was killed (memory limit too low?)");
+             "the process was killed before it could be executed (memory limit too low?)");
     loop_remove(launching->status);
     close(launching->status);
     loop_cancel(launching->timer);

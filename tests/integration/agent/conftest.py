@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.framework.images import busybox_tar
-from tests.integration.agent.machine import Kitchen, Machine, machine
+from tests.integration.agent.machine import NATIVE, Kitchen, Machine, machine
 
 if os.geteuid() != 0:
     collect_ignore_glob = ["test_*.py"]
@@ -23,8 +24,16 @@ def _busybox(tar: tarfile.TarFile) -> None:
             tar.addfile(member, source.extractfile(member) if member.isreg() else None)
 
 
-def _extras(tar: tarfile.TarFile) -> None:
-    """What tests look at: a link out of the root, odd files, a folder to fill a volume from."""
+def _probe(folder: Path) -> bytes:
+    source = NATIVE / "agent" / "tests" / "probe.c"
+    target = folder / "probe"
+    flags = ("-std=c17", "-D_GNU_SOURCE", "-Wall", "-Werror", "-O2", "-static", "-s")
+    subprocess.run(["gcc", *flags, "-o", target, source], check=True, timeout=60)
+    return target.read_bytes()
+
+
+def _extras(tar: tarfile.TarFile, probe: bytes) -> None:
+    """What tests look at: a program, odd files, links that lead out, a folder to fill volumes."""
 
     def folder(name: str, mode: int = 0o755, uid: int = 0) -> None:
         entry = tarfile.TarInfo(name)
@@ -45,6 +54,7 @@ def _extras(tar: tarfile.TarFile) -> None:
         entry.type, entry.linkname, entry.mode = kind, target, 0o777
         tar.addfile(entry)
 
+    file("bin/probe", probe, 0o755)
     file("secret", b"hidden\n")
     file("etc/group", b"root:x:0:\nusers:x:100:user,nobody\nwheel:x:10:user\nuser:x:1000:\n")
     file("script", b"#!/nowhere\n", 0o755)
@@ -69,7 +79,11 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
 @pytest.fixture(scope="session")
 def layers(kitchen: Kitchen) -> tuple[str, ...]:
     """Busybox below, what tests look at above."""
-    return kitchen.layer("extras", _extras), kitchen.layer("busybox", _busybox)
+    probe = _probe(kitchen.mkfs / "out")
+    return (
+        kitchen.layer("extras", lambda tar: _extras(tar, probe)),
+        kitchen.layer("busybox", _busybox),
+    )
 
 
 @pytest.fixture

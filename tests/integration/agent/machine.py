@@ -322,7 +322,8 @@ def _served(kitchen: Kitchen, share: Path | None) -> Iterator[list[str]]:
     try:
         bound = time.monotonic() + BOOT_BOUND
         while not socket.exists():
-            assert server.poll() is None and time.monotonic() < bound, "no virtiofsd"
+            assert server.poll() is None, "virtiofsd has ended"
+            assert time.monotonic() < bound, "virtiofsd does not listen"
             time.sleep(0.01)
         yield [f"virtio_uml.device=/run/fs.sock:{VIRTIO_ID_FS}"]
     finally:

@@ -115,6 +115,17 @@ async def test_the_reaper_forwards_signals_and_collects_orphans(guest: Machine) 
     await guest.remove(container)
 
 
+@pytest.mark.parametrize("init", [False, True])
+async def test_no_process_of_a_container_can_look_into_the_reaper(
+    guest: Machine, init: bool
+) -> None:
+    container = guest.container("sleep", "100", init=init)
+    await guest.start(container)
+    ran = await guest.exec(container, "probe", "ptrace", "1")
+    assert ran.text == ("mem: Permission denied" if init else "open")
+    await guest.remove(container)
+
+
 async def test_the_reaper_tells_of_a_command_that_cannot_run(guest: Machine) -> None:
     with pytest.raises(AgentFailure) as failure:
         await guest.run("/script", init=True)

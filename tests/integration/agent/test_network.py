@@ -180,13 +180,24 @@ async def test_names_are_resolved_over_tcp(guest: Machine) -> None:
 
 async def test_a_container_may_have_a_name_server_of_its_own(guest: Machine) -> None:
     resolver = Resolver(guest)
-    container = resolving(guest, "nc", "-lu", "-p", "53", "-s", "0.0.0.0", process={"stdin": 9})
+    container = resolving(guest, "probe", "listen", "53")
     await guest.start(container)
-    ran = await guest.exec(
-        container, "sh", "-c", "nslookup own.name; nc -l -p 53 -w 1; netstat -ln"
-    )
-    assert "10.1.2.3" in ran.text
-    assert b"in use" not in ran.err
+    assert container.process is not None
+    output = guest.client.open_output(container.process.stdout)
+    assert (await anext(output))[1] == b"bound\n"
+    assert "10.1.2.3" in (await guest.exec(container, "nslookup", "own.name")).text
+    await asyncio.gather(*resolver.tasks)
+    await guest.remove(container)
+
+
+async def test_an_answer_comes_from_where_the_query_went(guest: Machine) -> None:
+    resolver = Resolver(guest)
+    container = resolving(guest, "sleep", "100")
+    await guest.start(container)
+    query = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x01a\x01b\x00\x00\x01\x00\x01"
+    text = "".join(f"\\{byte:03o}" for byte in query)
+    ran = await guest.exec(container, "sh", "-c", f"printf '{text}' | probe ask 127.0.0.11 53")
+    assert ran.text.endswith("bytes from 127.0.0.11:53")
     await asyncio.gather(*resolver.tasks)
     await guest.remove(container)
 
@@ -194,14 +205,18 @@ async def test_a_container_may_have_a_name_server_of_its_own(guest: Machine) -> 
 async def test_a_flood_of_queries_harms_nobody(guest: Machine) -> None:
     container = resolving(guest, "sleep", "100")
     await guest.start(container)
-    flood = "i=0; while [ $i -lt 400 ]; do echo 0123456789abcdef; i=$((i+1)); done"
-    await guest.exec(container, "sh", "-c", f"({flood}) | timeout 3 nc -u 127.0.0.11 53")
+    ran = await guest.exec(container, "probe", "flood", "127.0.0.11", "53", "2000")
+    assert ran.text == "2000 sent"
     await guest.exec(container, "sh", "-c", "head -c 100000 /dev/urandom | nc -w1 127.0.0.11 53")
     assert (await guest.exec(container, "true")).code == 0
-    with pytest.raises(AgentFailure):
-        await guest.client.call(
-            Op.DNS_ANSWER, messages.Dns(container=container.id, query=1 << 31, message=b"x" * 20)
-        )
+    asked = [message for kind, message in guest.events if kind == EventKind.DNS_QUERY]
+    assert len(asked) > 100
+    for query in (1 << 31, asked[0].query):
+        with pytest.raises(AgentFailure):
+            await guest.client.call(
+                Op.DNS_ANSWER,
+                messages.Dns(container=container.id, query=query, message=b"x" * 20),
+            )
     await guest.remove(container)
 
 
