@@ -106,6 +106,7 @@ class Engine:
             await live.detach()
         await self._tasks.aclose()
         await core.sandboxes.detach()
+        await core.networks.close()
         await core.images.close()
         await asyncio.to_thread(core.db.close)
 

@@ -10,6 +10,8 @@ from hyperstack.engine import networking
 from hyperstack.engine.core import Core
 from hyperstack.engine.listing import Filters, label_test
 from hyperstack.engine.live import Live
+from hyperstack.engine.rows import put_sandbox
+from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.until import parse_until
 from hyperstack.errors import (
     Conflict,
@@ -175,7 +177,7 @@ class NetworkService:
         except BaseException:
             await core.networks.disconnect(endpoint)
             raise
-        sandbox.row.machine = sandbox.machine.record
+        await _remember(core, sandbox)
         container.state.endpoints.pop("none", None)
         container.state.endpoints[network.name] = networking.state_of(endpoint, network, container)
 
@@ -221,8 +223,15 @@ class NetworkService:
                 await sandbox.machine.remove_nic(endpoint.tap)
             finally:
                 await core.networks.disconnect(endpoint)
+                await _remember(core, sandbox)
         container.state.endpoints.pop(network.name, None)
         container.state.ports = networking.ports_of(core.networks.book.of(container.id))
+
+
+async def _remember(core: Core, sandbox: Sandbox) -> None:
+    """Store which NICs the machine has now, for the next daemon."""
+    sandbox.row.machine = sandbox.machine.record
+    await put_sandbox(core.db, sandbox.row)
 
 
 def _key(container: Container, network: Network) -> str | None:

@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import PortBinding
@@ -242,11 +242,3 @@ class PortTable:
                 port + 1 if port < self._ephemeral[1] else self._ephemeral[0]
             )
         return made
-
-
-def needs_proxy(publication: Publication, address: str) -> bool:
-    """Tell whether no rule can serve a port: IPv6 to IPv4, or IPv6's loopback."""
-    host, guest = ip_address(publication.host_ip), ip_address(address)
-    if host.version != guest.version:
-        return True
-    return isinstance(host, IPv6Address) and (host.is_loopback or host.is_unspecified)
