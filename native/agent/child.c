@@ -166,6 +166,16 @@ static int separate(struct child *child)
     return open_network(child) || open_dns(child) || set_names(child) ? -1 : 0;
 }
 
+static int find_user(struct child *child)
+{
+    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return fail_errno(&child->failure, STAGE_USER, errno, "open /");
+    int result = user_find(root, child->process, &child->user, &child->failure);
+    close(root);
+    return result;
+}
+
 /* The container's first process */
 
 static int furnish(struct child *child)
@@ -186,7 +196,7 @@ static int first_process(struct child *child)
 {
     const struct container_spec *spec = child->spec;
     struct failure *failure = &child->failure;
-    if (separate(child) || furnish(child) || user_find(child->process, &child->user, failure) ||
+    if (separate(child) || furnish(child) || find_user(child) ||
         identity_prepare_cwd(child->process, failure))
         return -1;
     return spec->root.read_only ? rootfs_seal(failure) : 0;
@@ -203,7 +213,7 @@ static int further_process(struct child *child)
     if (child->process->tty &&
         terminal_open(child->process, child->status, false, &child->failure))
         return -1;
-    return user_find(child->process, &child->user, &child->failure);
+    return find_user(child);
 }
 
 /* The end of both */

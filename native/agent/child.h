@@ -64,8 +64,9 @@ struct user {
     size_t gid_count;
     char home[PATH_MOST + 1];
 };
-/* Looks the process's user up in /etc/passwd and /etc/group of the root, as moby/sys/user does. */
-int user_find(const struct process_spec *process, struct user *user, struct failure *failure);
+/* Looks the process's user up in etc/passwd and etc/group beneath a folder, as moby/sys/user does. */
+int user_find(int root, const struct process_spec *process, struct user *user,
+              struct failure *failure);
 /* The name of a uid in that /etc/passwd, or its digits. `root` is a directory, ROOM bytes of text. */
 struct user_names;
 struct user_names *user_names_read(int root);

@@ -227,22 +227,19 @@ static int find_groups(int root, const struct names *names, const struct process
     return result;
 }
 
-int user_find(const struct process_spec *process, struct user *user, struct failure *failure)
+int user_find(int root, const struct process_spec *process, struct user *user,
+              struct failure *failure)
 {
     struct names names = {0};
     size_t length = strcspn(process->user, ":");
     snprintf(names.user, sizeof names.user, "%.*s", (int)length, process->user);
     if (process->user[length])
         snprintf(names.group, sizeof names.group, "%s", process->user + length + 1);
-    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return fail_errno(failure, STAGE_USER, errno, "open /");
     user->gid_count = 0;
-    int result = find_user(root, &names, user, failure);
-    if (!result)
-        result = find_groups(root, &names, process, user, failure);
-    close(root);
-    return result;
+    return find_user(root, &names, user, failure) ||
+                   find_groups(root, &names, process, user, failure)
+               ? -1
+               : 0;
 }
 
 /* Names for top */
