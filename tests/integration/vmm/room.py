@@ -188,14 +188,17 @@ class Room:
     async def guest(self, spec: MachineSpec, *, share_tag: str = "") -> AsyncIterator[Guest]:
         """Launch a machine, wait for its agent, and kill it at the end."""
         machine = await self.driver.launch(spec)
+        client = None
         try:
             guest = await self.connect(machine, spec.netns, share_tag)
+            client = guest.client
             yield guest
-            await guest.client.close()
         except BaseException:
             print(machine.console_tail())
             raise
         finally:
+            if client is not None:
+                await client.close()
             await machine.kill()
             await machine.close()
 

@@ -11,8 +11,8 @@ from hyperstack.errors import GuestError
 from hyperstack.ids import SandboxId
 from hyperstack.vmm.base import Disk, MachineSpec, Runtime, Tap
 from hyperstack.vmm.uml import command
+from hyperstack.vmm.uml.disks import file_size_limit, free_slot
 from hyperstack.vmm.uml.driver import assign_slots, limits
-from hyperstack.vmm.uml.machine import file_size_limit, free_slot
 
 GiB = 1 << 30
 

@@ -24,7 +24,8 @@ from hyperstack.vmm import files
 from hyperstack.vmm.base import Capabilities, MachineRecord, MachineSpec, Runtime, Usable
 from hyperstack.vmm.console import Console
 from hyperstack.vmm.uml import command
-from hyperstack.vmm.uml.machine import UmlMachine, free_slot
+from hyperstack.vmm.uml.disks import free_slot, link_disk
+from hyperstack.vmm.uml.machine import UmlMachine
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,14 @@ class UmlDriver:
             console.open()
             process = await self._start(spec, slots, console)
         except BaseException as error:
+            words = ""
             if console is not None:
+                console.drain()
+                words = console.tail()
                 console.close()
             _clear(spec)
             if isinstance(error, HyperError) and not isinstance(error, GuestError):
-                raise GuestError(error.message) from error
+                raise GuestError(error.message, words) from error
             raise
         record = MachineRecord(
             runtime=self._runtime,
@@ -125,10 +129,7 @@ class UmlDriver:
         for layer in spec.layers:
             files.link_read_only(layers, layer, spec.uid)
         for disk in spec.disks:
-            if disk.read_only:
-                files.link_read_only(layers, disk, spec.uid)
-            else:
-                files.link_writable(disks, disk, spec.uid)
+            link_disk(layers, disks, disk, spec.uid)
 
     async def _start(
         self, spec: MachineSpec, slots: dict[str, int], console: Console

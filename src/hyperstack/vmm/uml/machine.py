@@ -17,6 +17,7 @@ from hyperstack.vmm import files
 from hyperstack.vmm.base import Disk, MachineRecord, Tap
 from hyperstack.vmm.console import Console
 from hyperstack.vmm.uml import command
+from hyperstack.vmm.uml.disks import file_size_limit, free_slot, link_disk
 from hyperstack.vmm.uml.mconsole import ManagementConsole
 
 PAGE = 4096
@@ -78,9 +79,7 @@ class UmlMachine:
         async with self._changing:
             key = command.disk_key(disk.name)
             slot = self._free(key, "disk:", command.FIRST_DISK, command.LAST_DISK)
-            folder = self._layers if disk.read_only else self._disks
-            link = files.link_read_only if disk.read_only else files.link_writable
-            link(folder, disk, self._record.uid)
+            folder = link_disk(self._layers, self._disks, disk, self._record.uid)
             try:
                 if not disk.read_only:
                     self._allow_size(disk)
@@ -225,17 +224,3 @@ class UmlMachine:
         """Let go of the daemon's descriptors; the machine runs on."""
         self._console.close()
         self._process.close()
-
-
-def file_size_limit(limits: str) -> int:
-    """Return the largest file that a process may write, from its ``/proc/PID/limits``."""
-    found = re.search(r"^Max file size +(\d+|unlimited)", limits, re.MULTILINE)
-    return int(found[1]) if found and found[1] != "unlimited" else 1 << 63
-
-
-def free_slot(used: set[int], first: int, last: int) -> int:
-    """Return the lowest number that is free. Raises GuestError if all are taken."""
-    for slot in range(first, last + 1):
-        if slot not in used:
-            return slot
-    raise GuestError(f"the virtual machine can't have more than {last - first + 1} of these")
