@@ -20,7 +20,7 @@ from hyperstack.ids import ContainerId, NetworkId
 from hyperstack.model import Container, EndpointSettings, EndpointState, PortBinding
 from hyperstack.network import dns, files, host, ipam, ports
 from hyperstack.network.manager import Attachment
-from hyperstack.network.rows import Endpoint, Network
+from hyperstack.network.rows import HOST_BINDING, Endpoint, Network
 from hyperstack.vmm.base import Tap
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ def attachment_of(
             container.host.port_bindings,
             container.config.exposed_ports,
             publish_all=container.host.publish_all_ports,
-            default_address=core.config.default_publish_address,
+            default_address=network.options.get(HOST_BINDING)
+            or core.config.default_publish_address,
             ipv6=host.speaks_ipv6(),
         )
         published = {f"{want.port}/{want.protocol}" for want in wanted}
@@ -174,6 +175,8 @@ def attachment_of(
 
 
 def _check_wish(network: Network, wish: EndpointSettings) -> None:
+    if wish.link_local_ips:
+        raise NotImplementedHere("link-local addresses of endpoints are not supported")
     if not network.is_default:
         return
     if wish.ipv4_address or wish.ipv6_address:
@@ -430,11 +433,18 @@ def _forward(core: Core, container: Container, name: str) -> list[str]:
     addresses: list[str] = []
     for endpoint, network, other in _neighbours(core, container):
         names = {known.lower() for known in dns_names(other, network)}
-        if name in names or (
-            name.endswith(f".{network.name.lower()}") and name[: -len(network.name) - 1] in names
-        ):
+        names |= _linked(container, network, names)
+        suffix = f".{network.name.lower()}"
+        if name in names or name.removesuffix(suffix) in names:
             addresses += [a for a in (endpoint.ipv4, endpoint.ipv6) if a]
     return addresses
+
+
+def _linked(container: Container, network: Network, names: set[str]) -> set[str]:
+    """Return what *container* alone calls the one of these names, by ``connect --link``."""
+    wish = container.networks.get(network.name, EndpointSettings())
+    pairs = (link.lower().partition(":") for link in wish.links)
+    return {alias or target for target, _, alias in pairs if target in names}
 
 
 def _reverse(core: Core, container: Container, name: str) -> str | None:

@@ -23,7 +23,7 @@ from hyperstack.errors import (
 )
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, EndpointId
-from hyperstack.model import Container, EndpointSettings, EndpointState
+from hyperstack.model import Container, EndpointSettings, EndpointState, Status
 from hyperstack.network import ipam
 from hyperstack.network.rows import Endpoint, Network
 from hyperstack.network.settle import PREDEFINED, NetworkSpec
@@ -147,8 +147,7 @@ class NetworkService:
             live = core.live.get(container.id)
             if live is not None:
                 await self._plug(live, network, wish)
-            networks = {name: w for name, w in container.networks.items() if name != "none"}
-            container.networks = {**networks, network.name: wish}
+            container.networks = {**container.networks, network.name: wish}
             if live is not None:
                 self._name(live.container, network)
                 await networking.rewrite_hosts(core, container, live.sandbox)
@@ -178,7 +177,6 @@ class NetworkService:
             await core.networks.disconnect(endpoint)
             raise
         await _remember(core, sandbox)
-        container.state.endpoints.pop("none", None)
         container.state.endpoints[network.name] = networking.state_of(endpoint, network, container)
 
     def _name(self, container: Container, network: Network) -> None:
@@ -250,12 +248,16 @@ def _check_connect(network: Network, container: Container) -> None:
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"
         )
-    if network.driver == "null":
+    if network.driver == "null" or mode == "none":
         raise Forbidden(
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
-    if container.state.status.value in ("removing", "dead"):
+    if container.state.status == Status.PAUSED:
+        raise Conflict(
+            f"Container {container.id} is paused, unpause the container before connecting"
+        )
+    if container.state.status in (Status.REMOVING, Status.DEAD):
         raise Conflict("container is marked for removal and cannot be connected to a network")
     on = container.state.endpoints.get(network.name, EndpointState())
     if on.endpoint_id or (_key(container, network) is not None and container.state.status.is_up):

@@ -130,7 +130,12 @@ class NetworkManager:
         networks = self.book.bridges()
         self._guarded = bridge.route(self._config, ipv6=any(n.enable_ipv6 for n in networks))
         for network in networks:
-            bridge.make(network, self._config)
+            try:
+                bridge.make(network, self._config)
+            except HyperError as error:
+                if network.is_default:
+                    raise
+                log.warning("network %s does not work: %s", network.name, error)
         warning = bridge.foreign_firewall()
         if warning is not None:
             log.warning("%s", warning)

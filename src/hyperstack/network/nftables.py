@@ -58,8 +58,15 @@ def run(text: str) -> str:
             if failed:
                 said = library.nft_ctx_get_error_buffer(context) or b""
                 lines = said.decode(errors="replace").strip().splitlines()
-                raise NftablesError(f"nftables: {lines[0] if lines else 'unknown failure'}")
+                raise NftablesError(_sentence(lines[0] if lines else "unknown failure"))
             output: bytes = library.nft_ctx_get_output_buffer(context) or b""
             return output.decode(errors="replace")
         finally:
             library.nft_ctx_free(context)
+
+
+def _sentence(line: str) -> str:
+    text = line.partition("Error: ")[2] or line
+    if "Operation not supported" in text or "Protocol not supported" in text:
+        text += "; the kernel needs nf_tables with nat, masq, fib and fwd (families inet, netdev)"
+    return f"nftables: {text}"

@@ -256,6 +256,32 @@ def test_without_nftables_only_containers_with_a_network_fail(
         nftables._library.cache_clear()
 
 
+def test_a_firewall_that_forwards_nothing_is_warned_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    shell(
+        world.host,
+        "nft add table ip filter; nft 'add chain ip filter FORWARD "
+        "{ type filter hook forward priority filter; policy drop; }'",
+    )
+    world.crash()
+    world.start()
+    assert "iptables chain FORWARD drops by default" in caplog.text
+
+
+def test_a_network_whose_bridge_is_something_else_spoils_no_other(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = world.run(world.manager.create(NetworkSpec(name="blue")))
+    world.crash()
+    shell(world.host, f"ip link del {network.bridge}; ip link add {network.bridge} type veth")
+    world.start()
+    assert f"network blue does not work: {network.bridge} exists and is not a bridge" in caplog.text
+    world.plug()
+    shell(world.host, f"ip link del {network.bridge}")
+    world.plug("blue")  # the bridge is made when it is needed
+
+
 def test_an_endpoint_is_cut_off_as_soon_as_its_container_ends(world: World) -> None:
     held = world.plug()
     server = Server(held.guest.path, "0.0.0.0", 80, "guest")

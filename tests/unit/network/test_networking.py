@@ -131,6 +131,13 @@ async def test_an_alias_of_several_containers_means_all_of_them(parts: Parts) ->
     assert sorted(answer(parts, one, "pool") or []) == [b"\xac\x12\0\2", b"\xac\x12\0\3"]
 
 
+async def test_a_link_is_a_name_for_one_container_alone(parts: Parts) -> None:
+    web, db = await add(parts, "web", "blue"), await add(parts, "db", "blue")
+    web.networks = {"blue": EndpointSettings(links=("db:store",))}
+    assert answer(parts, web, "store") == [bytes([172, 18, 0, 3])]
+    assert answer(parts, db, "store") is None
+
+
 async def test_nobody_is_found_on_the_default_bridge_or_on_another_network(parts: Parts) -> None:
     web = await add(parts, "web", "bridge", "blue")
     await add(parts, "plain", "bridge")
