@@ -14,6 +14,7 @@ the disk's speed, and page caches would hold the plain bytes anyway.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import secrets
@@ -37,6 +38,8 @@ NAME = "layer"
 BLOCK = 4096
 JOB_TIMEOUT = 6 * 3600.0
 """Seconds: as long as the slowest download that is still worth waiting for."""
+PATIENCE = 5.0
+"""Seconds that a conversion which was given up may take to end by itself."""
 MAX_MEMORY = 2 << 30
 MAX_CPU = 1800
 MAX_FILE = 128 << 30
@@ -49,7 +52,8 @@ def uid_of(config: Config) -> int:
 
 
 class Conversion:
-    """A running mkfs.erofs. Bytes of the tar go to ``fd``; ``finish`` closes it and waits."""
+    """A running mkfs.erofs. The tar goes to ``fd``, a pipe that never blocks its writer;
+    ``finish`` closes it and waits."""
 
     def __init__(self, config: Config, kit: Kit, folder: Path) -> None:
         self._uid = uid_of(config)
@@ -70,6 +74,7 @@ class Conversion:
             self._folder.mkdir(mode=0o700)
             os.chown(self._folder, self._uid, self._uid)
             self._read, self.fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self.fd, False)
             _widen(self.fd)
         job = asyncio.create_task(self._run(), name="mkfs.erofs")
         job.add_done_callback(lambda _: self._close_read())
@@ -94,7 +99,6 @@ class Conversion:
                 resource.RLIMIT_CPU: MAX_CPU,
                 resource.RLIMIT_FSIZE: MAX_FILE,
                 resource.RLIMIT_NOFILE: 64,
-                resource.RLIMIT_CORE: 0,
             },
         )
         return await jail.run(spec, self._kit.jail, timeout=JOB_TIMEOUT, limit=1 << 16)
@@ -122,8 +126,13 @@ class Conversion:
             self._read = -1
 
     async def abort(self) -> None:
-        """End the program, whatever it does. A writer that waits for the pipe gets EPIPE."""
+        """End the program, whatever it does. Nobody may be writing to ``fd`` any more.
+
+        It ends by itself at the end of its input; killed, it would be left to be reaped.
+        """
+        self.close_input()
         if self._job is not None:
+            await asyncio.wait([self._job], timeout=PATIENCE)
             self._job.cancel()
             await asyncio.wait([self._job])
             if not self._job.cancelled():
@@ -186,8 +195,6 @@ def _refusal(done: Completed) -> Exception:
 
 def _widen(fd: int) -> None:
     """Let the pipe hold a MiB: fewer switches between us and mkfs.erofs."""
-    import fcntl
-
     try:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
     except OSError:

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import select
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest.kit import Kit
 from hyperstack.image import erofs
 from hyperstack.image.compression import SniffingDecoder
-from hyperstack.image.content import BATCH, KeyedLocks, hex_of, mapped, sync_folder, write_all
+from hyperstack.image.content import BATCH, KeyedLocks, hex_of, mapped, sync_folder
 from hyperstack.image.lane import Lane
 from hyperstack.image.tarscan import TarScanner
 from hyperstack.image.values import LayerInfo
@@ -119,8 +120,6 @@ class LayerStore:
             )
             writer = LayerWriter(self, diff_id, job)
             stack.push_async_callback(writer.close)
-            # Runs first: a thread that waits for the pipe goes on when its reader is gone.
-            stack.push_async_callback(job.abort)
             yield writer
 
     def add(self, output: Path, diff_id: str, tar_size: int, content_size: int) -> LayerInfo:
@@ -183,6 +182,7 @@ class LayerWriter:
         self._decoder = SniffingDecoder(self._plain)
         self._tar_size = 0
         self._next_check = 0
+        self._ended = False
 
     @property
     def entries(self) -> int:
@@ -231,6 +231,7 @@ class LayerWriter:
 
     async def close(self) -> None:
         """End the thread; what waits for it is dropped."""
+        self._ended = True
         await self._lane.close()
         if self._job is not None:
             self._job.close_input()
@@ -270,13 +271,36 @@ class LayerWriter:
         self._put(self._scanner.feed(data))
 
     def _put(self, pieces: list[bytes | memoryview]) -> None:
+        """Write to mkfs.erofs; waits while its pipe is full, unless nobody wants it any more."""
         assert self._job is not None
         for start in range(0, len(pieces), 512):  # writev(2) takes 1024 at once
             part = pieces[start : start + 512]
-            total = sum(map(len, part))
-            written = os.writev(self._job.fd, part)
-            if written < total:
-                write_all(self._job.fd, memoryview(b"".join(part))[written:])
+            left = sum(map(len, part))
+            while left:
+                try:
+                    written = os.writev(self._job.fd, part)
+                except BlockingIOError:
+                    self._wait_for_room()
+                    continue
+                left -= written
+                part = _without(part, written) if left else []
+
+    def _wait_for_room(self) -> None:
+        assert self._job is not None
+        poll = select.poll()
+        poll.register(self._job.fd, select.POLLOUT)
+        while not poll.poll(100):
+            if self._ended:
+                raise InternalError("the conversion of a layer was given up")
+
+
+def _without(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryview]:
+    """Return what is left of *pieces* behind their first *count* bytes."""
+    for number, piece in enumerate(pieces):
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[number + 1 :]]
+        count -= len(piece)
+    return []
 
 
 def check_space(folder: Path, needed: int) -> None:

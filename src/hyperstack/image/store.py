@@ -184,6 +184,8 @@ class ImageStore:
 
     async def drop_hidden(self) -> None:
         """Forget images that were removed while containers used them, once none does."""
+        if not self.catalog.hidden():
+            return
         async with self.lock:
             gone = [image for image in self.catalog.hidden() if not self.users(image)]
             if gone:

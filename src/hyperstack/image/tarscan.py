@@ -50,6 +50,7 @@ class TarScanner:
         self._pax: dict[bytes, bytes] = {}
         self._long: dict[int, bytes] = {}
         self._folders = {b""}
+        self._links: set[bytes] = set()
         self._extra: list[Piece] = [tarfmt.make(b"./", kind=tarfmt.DIRECTORY, mode=0o755)]
 
     def feed(self, data: bytes) -> list[Piece]:
@@ -139,8 +140,11 @@ class TarScanner:
             self._parents(path, out)
             if header.type == tarfmt.DIRECTORY:
                 self._folders.add(path)
+                self._links.discard(path)
             else:
                 self._folders.discard(path)
+                if header.type == tarfmt.SYMLINK:
+                    self._links.add(path)
             out.append(self._released(bool(pax)))
             self.content_size += header.size
         self._skip = tarfmt.padded(header.size)
@@ -187,6 +191,8 @@ class TarScanner:
         parent = path.rpartition(b"/")[0]
         missing = []
         while parent not in self._folders:
+            if parent in self._links:
+                raise InvalidParameter(f"{_shown(path)} lies behind a symbolic link")
             missing.append(parent)
             parent = parent.rpartition(b"/")[0]
         for folder in reversed(missing):
