@@ -107,7 +107,7 @@ def _typed(header: str, kind: type[T], name: str) -> T:
     if len(header) > MAX_HEADER:
         raise InvalidParameter(f"invalid {name} header: too long")
     try:
-        plain = without_nulls(msgspec.json.decode(_base64(header, name)))
+        plain = without_nulls(msgspec.json.decode(_base64(header, name))) or {}
         return msgspec.convert(plain, kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         # No cause and no detail: they could quote what was sent.

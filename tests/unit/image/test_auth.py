@@ -33,6 +33,7 @@ def test_standard_base64_is_taken_too() -> None:
 def test_no_header_or_an_empty_object_is_nobody() -> None:
     assert auth.decode_auth(None) == auth.decode_auth("") == auth.decode_auth("e30=") == auth.NOBODY
     assert auth.decode_auth(encoded({"username": None})) == auth.NOBODY
+    assert auth.decode_auth(encoded(None)) == auth.NOBODY
 
 
 def test_the_old_auth_field_is_taken_apart() -> None:
