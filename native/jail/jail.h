@@ -11,7 +11,15 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
-enum { MAX_BINDS = 512, MAX_TMPFS = 16, MAX_DEVICES = 16, MAX_CGROUPS = 8, MAX_FDS = 64, MAX_LIMITS = 16, MAX_ENV = 64 };
+enum {
+    MAX_BINDS = 512,
+    MAX_TMPFS = 16,
+    MAX_DEVICES = 16,
+    MAX_CGROUPS = 8,
+    MAX_FDS = 64,
+    MAX_LIMITS = 16,
+    MAX_ENV = 64
+};
 
 struct bind {
     const char *source, *target;
@@ -38,6 +46,7 @@ struct jail {
     gid_t gid;
     uint64_t caps; /* bits of the capabilities that stay; 0 for every machine */
     int no_aslr, proc, wait, report;
+    int alive; /* with wait: a pipe whose other end the launcher holds; else -1 */
     const char *oom_score;
     struct bind binds[MAX_BINDS];
     struct tmpfs tmpfs[MAX_TMPFS];
@@ -65,6 +74,7 @@ void build_root(const struct jail *jail);
 
 /* confine.c: limits, descriptors, identity, capabilities, system call filter; in this order. */
 void load_filter(const struct jail *jail);
+void open_null(void);
 void arrange_fds(const struct jail *jail);
 void drop_privileges(const struct jail *jail);
 void install_filter(void);

@@ -87,7 +87,9 @@ static _Noreturn void jailed(struct jail *jail)
     if (setsid() < 0 || sethostname("jail", 4))
         die("session", "setsid");
     load_filter(jail);
+    open_null();
     build_root(jail);
+    open_null();
     umask(077);
     arrange_fds(jail);
     drop_privileges(jail);
@@ -105,14 +107,26 @@ static int status_of(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* The launcher keeps the other end as long as it lives. */
+static void watch_launcher(struct jail *jail)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        die("pipe", "to the launcher");
+    jail->alive = ends[0];
+}
+
 int main(int argc, char **argv)
 {
-    static struct jail jail = {.report = 2};
+    static struct jail jail = {.report = 2, .alive = -1};
     parse_options(&jail, argc, argv);
     fcntl(jail.report, F_SETFD, FD_CLOEXEC);
     enter_host_parts(&jail);
+    if (jail.wait)
+        watch_launcher(&jail);
     struct clone_args arguments = {
-        .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | (jail.netns ? 0 : CLONE_NEWNET),
+        .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
+                 (jail.netns ? 0 : CLONE_NEWNET),
         .exit_signal = SIGCHLD,
     };
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);

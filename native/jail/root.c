@@ -87,7 +87,8 @@ static void mount_bind(const struct bind *bind)
     if (mount(bind->source, target, NULL, MS_BIND | (bind->recursive ? MS_REC : 0), NULL))
         die("bind", bind->source);
     struct mount_attr attributes = {
-        .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
+        .attr_set =
+            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
     };
     unsigned flags = bind->recursive ? AT_RECURSIVE : 0;
     if (syscall(SYS_mount_setattr, AT_FDCWD, target, flags, &attributes, sizeof attributes))

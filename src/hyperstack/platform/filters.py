@@ -22,10 +22,9 @@ CLONE_NEW = 0x7E020080
 """All CLONE_NEW* bits of clone(2), CLONE_NEWTIME among them."""
 ADDR_NO_RANDOMIZE = 0x0040000
 AF_UNIX = 1
-TIOCSTI = 0x5412
-TIOCGWINSZ = 0x5413
-FIONREAD = 0x541B
-TIOCLINUX = 0x541C
+RLIMIT_STACK, RLIMIT_NOFILE = 3, 7
+_WHOLE = 0xFFFFFFFF
+"""An ioctl's request has 32 bits, its register 64: the kernel doesn't look at the upper half."""
 
 
 class Program(StrEnum):
@@ -47,7 +46,7 @@ execve exit exit_group faccessat faccessat2 fadvise64 fallocate fcntl fdatasync 
 fsync ftruncate futex getcwd getdents64 getegid geteuid getgid getgroups getitimer getpgid getpgrp
 getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage gettid gettimeofday
 getuid lseek lstat madvise membarrier mmap mprotect mremap munmap nanosleep newfstatat open openat
-pipe pipe2 poll ppoll pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read
+pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
 readlink readlinkat readv restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
 rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_getparam
 sched_getscheduler sched_setaffinity sched_yield select set_robust_list set_tid_address sigaltstack
@@ -88,14 +87,35 @@ setpriority setsid sync_file_range tkill mkdir
 capget capset chmod chown copy_file_range fchdir fchmod fchmodat fchown fchownat fgetxattr
 flistxattr fremovexattr fsetxattr getxattr kill lchown lgetxattr link linkat listxattr
 llistxattr lremovexattr lsetxattr memfd_create mkdir mkdirat mknod mknodat
-name_to_handle_at open_by_handle_at openat2 rename renameat renameat2 removexattr rmdir seccomp setfsgid setfsuid setgroups setpriority
-setresgid setresuid setsid setxattr splice symlink symlinkat sync
-syncfs tkill truncate unshare utimensat chdir setrlimit
+name_to_handle_at openat2 rename renameat renameat2 removexattr rmdir seccomp setfsgid setfsuid
+setgroups setpriority setresgid setresuid setsid setxattr splice symlink symlinkat sync
+syncfs tkill truncate utimensat chdir
 """,
 }
 
 _PRCTL = (1, 2, 3, 4, 15, 16, 21, 22, 23, 38, 39, 47, 0x53564D41)
 """PDEATHSIG, DUMPABLE, NAME, SECCOMP, CAPBSET_READ, NO_NEW_PRIVS, CAP_AMBIENT, SET_VMA."""
+
+
+_TERMINAL = (0x5401, 0x5402, 0x5403, 0x5404, 0x5413)
+"""TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ. Never TIOCSTI or TIOCLINUX, which push input."""
+_ANY_FILE = (0x541B, 0x5421, 0x5450, 0x5451)
+"""FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_BASE_IOCTLS = tuple((number, _WHOLE) for number in (*_TERMINAL, *_ANY_FILE))
+# The letter T is the terminal's and tun's; tun's requests move data and say so in the upper bits.
+_TUN = ((0x40005400, 0xC000FF00), (0x80005400, 0xC000FF00))
+_BY_LETTER = {"KVM": 0xAE, "VHOST": 0xAF, "BLOCK": 0x12, "CLONE_RANGE": 0x94, "FILE_FLAGS": 0x66}
+_IOCTLS: dict[Program, tuple[tuple[int, int], ...]] = {
+    Program.UML: (*_BASE_IOCTLS, *_TUN),
+    Program.QEMU: (
+        *_BASE_IOCTLS,
+        *_TUN,
+        *((letter << 8, 0xFF00) for letter in _BY_LETTER.values()),
+    ),
+    Program.MKFS_EROFS: _BASE_IOCTLS,
+    Program.VIRTIOFSD: _BASE_IOCTLS,
+}
+"""Requests as (wanted, mask): whole numbers, or all of one driver's by its letter."""
 
 
 @functools.cache
@@ -122,18 +142,30 @@ def _add_checked(made: pyseccomp.SyscallFilter, program: Program) -> None:
     # virtiofsd gives up its bounding set by itself (PR_CAPBSET_DROP).
     for option in (*_PRCTL, *((24,) if program == Program.VIRTIOFSD else ())):
         made.add_rule(allow, "prctl", arg(0, equal, option))
+    if program == Program.VIRTIOFSD:
+        # Its threads part their working directories (CLONE_FS).
+        made.add_rule(allow, "unshare", arg(0, masked, CLONE_NEW, 0))
     if program == Program.UML:
         # A kernel that panics sends itself SIGABRT until that fails and then exits. As the first
         # process of its namespace it can't be killed by itself and would spin for ever.
         made.add_rule(allow, "kill", arg(1, pyseccomp.NE, signal.SIGABRT))
     if program != Program.MKFS_EROFS:
         made.add_rule(allow, "socket", arg(0, equal, AF_UNIX))
-    # Not the terminal's calls that push input or act on the console: 0x5412 to 0x541c hold both,
-    # and of what lies between only the window's size and FIONREAD are of use.
-    made.add_rule(allow, "ioctl", arg(1, pyseccomp.LT, TIOCSTI))
-    for harmless in (TIOCGWINSZ, FIONREAD):
-        made.add_rule(allow, "ioctl", arg(1, equal, harmless))
-    made.add_rule(allow, "ioctl", arg(1, pyseccomp.GT, TIOCLINUX))
+    for wanted, mask in _IOCTLS[program]:
+        made.add_rule(allow, "ioctl", arg(1, masked, mask, wanted))
+    _add_limits(made)
+
+
+def _add_limits(made: pyseccomp.SyscallFilter) -> None:
+    """Let limits be read, and two of them be set; never that of core dumps.
+
+    The jail's limit of 1 byte keeps the kernel from handing a dump to a program of core_pattern; a
+    limit of 0 would not (core(5)).
+    """
+    arg, allow, equal = pyseccomp.Arg, pyseccomp.ALLOW, pyseccomp.EQ
+    made.add_rule(allow, "prlimit64", arg(2, equal, 0))
+    for resource in (RLIMIT_STACK, RLIMIT_NOFILE):
+        made.add_rule(allow, "prlimit64", arg(0, equal, 0), arg(1, equal, resource))
 
 
 class FilterFile:
