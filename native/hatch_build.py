@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROGRAMS = ("agent", "jail")
+PROGRAMS = ("agent", "jail", "ports")
 
 
 class NativeBuildHook(BuildHookInterface[Any]):

@@ -19,6 +19,12 @@ def _worker() -> int:
 
 
 @pytest.fixture(scope="session")
+def worker_number() -> int:
+    """Number of this test worker: what keeps uids of daemons apart."""
+    return _worker()
+
+
+@pytest.fixture(scope="session")
 def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A daemon that all tests of this worker share."""
     before = Snapshot.take(_worker())

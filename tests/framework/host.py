@@ -32,8 +32,14 @@ class NetworkNamespace:
 
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--", "sh", "-c",
-             "ip link set lo up && echo up && exec sleep infinity"],
+            [
+                "unshare",
+                "--net",
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up && echo up && exec sleep infinity",
+            ],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
         )
@@ -83,13 +89,20 @@ class Host:
         """The daemon's command line."""
         hyperd = Path(sys.executable).with_name("hyperd")
         return [
-            *self.netns.enter, str(hyperd),
-            "--data-root", str(self.data_root),
-            "--exec-root", str(self.root / "exec"),
-            "--pidfile", str(self.root / "hyperd.pid"),
-            "--kit-dir", str(KIT_DIR),
-            "--uid-base", str(700_000 + 70_000 * self.number),
-            "-H", self.url,
+            *self.netns.enter,
+            str(hyperd),
+            "--data-root",
+            str(self.data_root),
+            "--exec-root",
+            str(self.root / "exec"),
+            "--pidfile",
+            str(self.root / "hyperd.pid"),
+            "--kit-dir",
+            str(KIT_DIR),
+            "--uid-base",
+            str(700_000 + 70_000 * self.number),
+            "-H",
+            self.url,
             *self.flags,
         ]
 
@@ -97,7 +110,10 @@ class Host:
         """Start the daemon and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             )
         bound = time.monotonic() + START_BOUND
@@ -167,7 +183,9 @@ class Host:
     def inside(self, *argv: str, timeout: float = 60.0) -> Result:
         """Run a program in the daemon's network namespace."""
         done = subprocess.run(
-            [*self.netns.enter, *argv], capture_output=True, timeout=timeout,
+            [*self.netns.enter, *argv],
+            capture_output=True,
+            timeout=timeout,
             stdin=subprocess.DEVNULL,
         )
         return Result(
@@ -187,9 +205,23 @@ class Host:
         if self.process is not None and self.ping():
             with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
                 self.remove_everything()
+        clean = self.process is not None and self.process.poll() is None
         self.stop()
+        if not clean:
+            self._sweep()
         self.netns.close()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Clear away what a daemon that did not come up again left, so that other tests go on."""
+        base = 700_000 + 70_000 * self.number
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if base <= entry.stat().st_uid < base + 70_000:
+                    os.kill(int(entry.name), signal.SIGKILL)
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if (mount := line.split()[4]).startswith(f"{self.root}/"):
+                subprocess.run(["umount", "-l", mount], check=False)
 
 
 @contextlib.contextmanager

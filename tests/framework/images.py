@@ -24,8 +24,15 @@ def busybox_tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for folder, mode in (
-            ("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("root", 0o700), ("home", 0o755),
-            ("var", 0o755), ("var/lib", 0o755), ("usr", 0o755), ("usr/bin", 0o755),
+            ("bin", 0o755),
+            ("etc", 0o755),
+            ("tmp", 0o1777),
+            ("root", 0o700),
+            ("home", 0o755),
+            ("var", 0o755),
+            ("var/lib", 0o755),
+            ("usr", 0o755),
+            ("usr/bin", 0o755),
         ):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
@@ -37,11 +44,18 @@ def busybox_tar() -> bytes:
                 link.type, link.linkname = tarfile.LNKTYPE, "bin/busybox"
                 link.mode = 0o755  # a link's mode is the file's to Docker
                 tar.addfile(link)
-        _file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"
-              b"daemon:x:1:1::/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n"
-              b"nobody:x:65534:65534::/nonexistent:/bin/false\n")
-        _file(tar, "etc/group", b"root:x:0:\ndaemon:x:1:\nusers:x:100:user\nuser:x:1000:\n"
-              b"nogroup:x:65534:\n")
+        _file(
+            tar,
+            "etc/passwd",
+            b"root:x:0:0:root:/root:/bin/sh\n"
+            b"daemon:x:1:1::/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n"
+            b"nobody:x:65534:65534::/nonexistent:/bin/false\n",
+        )
+        _file(
+            tar,
+            "etc/group",
+            b"root:x:0:\ndaemon:x:1:\nusers:x:100:user\nuser:x:1000:\nnogroup:x:65534:\n",
+        )
     return buffer.getvalue()
 
 

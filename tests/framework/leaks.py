@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.framework.host import Host
 
 PER_WORKER = 70_000
 
@@ -56,3 +60,26 @@ def _processes(base: int) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def leftovers(host: Host) -> list[str]:
+    """Say what a daemon without containers and images still has: files, mounts, processes."""
+    found = [
+        f"{path} {sorted(p.name for p in path.iterdir())}"
+        for path in (
+            host.data_root / "containers",
+            host.data_root / "sandboxes",
+            host.data_root / "layers",
+            host.data_root / "volumes",
+            host.root / "exec" / "sandboxes",
+            host.root / "exec" / "netns",
+        )
+        if path.is_dir() and any(not p.name.startswith("jobs") for p in path.iterdir())
+    ]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found += [line.split()[4] for line in mounts if f"{host.root}/" in line]
+    found += _processes(700_000 + host.number * PER_WORKER)
+    links = host.inside("ip", "-o", "link").out.splitlines()
+    found += [line for line in links if not any(w in line for w in (" lo:", " hyper0:"))]
+    rules = host.inside("nft", "list", "ruleset").out
+    return found + [line for line in rules.splitlines() if "elements" in line]
