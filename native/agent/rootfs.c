@@ -118,9 +118,29 @@ static int make_sys(const struct container_spec *spec, struct failure *failure)
                : put("cgroup2", "/sys/fs/cgroup", flags, NULL, failure);
 }
 
+/* What programs look for, made where it is missing as moby's daemon/initlayer does. Mount points are
+ * made when something is mounted on them; archive_stub.c knows all of these. */
+static int make_marks(struct failure *failure)
+{
+    int fd = open("/.dockerenv", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0755);
+    if (fd < 0 && errno != EEXIST)
+        return fail_errno(failure, STAGE_ROOT, errno, "making /.dockerenv");
+    if (fd >= 0)
+        close(fd);
+    int error = symlink("/proc/mounts", "/etc/mtab") ? errno : 0;
+    if (error == ENOENT && !mkdir("/etc", 0755))
+        error = symlink("/proc/mounts", "/etc/mtab") ? errno : 0;
+    /* An /etc that leads nowhere is the image's own affair. */
+    return error && error != EEXIST && error != ENOENT && error != ENOTDIR
+               ? fail_errno(failure, STAGE_ROOT, error, "making /etc/mtab")
+               : 0;
+}
+
 int rootfs_standard(const struct container_spec *spec, const struct room *room,
                     struct failure *failure)
 {
+    if (make_marks(failure))
+        return -1;
     if (real_folder("/proc", failure) || put("proc", "/proc", KERNEL_FLAGS, NULL, failure))
         return -1;
     return make_dev(spec, room, failure) || make_sys(spec, failure) ? -1 : 0;

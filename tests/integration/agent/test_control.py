@@ -293,6 +293,43 @@ async def test_many_short_processes_end_with_their_codes(guest: Machine) -> None
     await guest.remove(container)
 
 
+async def test_containers_start_side_by_side(guest: Machine) -> None:
+    runs = [guest.run("sh", "-c", f"exit {number}") for number in range(12)]
+    assert [ran.code for ran in await asyncio.gather(*runs)] == list(range(12))
+    state = await guest.client.call(Op.LIST, messages.Empty())
+    assert state == messages.State()
+
+
+async def test_the_agent_keeps_no_descriptor_of_what_is_over(guest: Machine) -> None:
+    async def open_files() -> int:
+        ran = await guest.run(
+            "sh", "-c", "ls /proc/1/fd | wc -l", namespaces=0x00020000, privileged=True,
+            process={"cap_effective": -1, "cap_permitted": -1, "cap_bounding": -1},
+        )  # fmt: skip
+        return int(ran.text)
+
+    await guest.run("true", dns=True)
+    before = await open_files()
+    assert before > 5
+    for _ in range(3):
+        with pytest.raises(AgentFailure):
+            await guest.run("foo", dns=True, process={"tty": True, "stderr": 0})
+        await guest.run("true", dns=True, init=True, process={"stdin": 0})
+        container = guest.container("sleep", "9", root=guest.root(0))
+        await guest.start(container)
+        await guest.exec(container, "true", tty=True, stderr=0)
+        with pytest.raises(AgentFailure):
+            await guest.exec(container, "foo")
+        await guest.client.call(Op.TOP, messages.ContainerRef(id=container.id))
+        await guest.client.call(Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
+        await guest.remove(container)
+        assert container.process is not None
+        handle = container.process.handle
+        await guest.exit(handle)
+        await guest.client.call(Op.RELEASE, messages.ProcessRef(handle=handle))
+    assert await open_files() == before
+
+
 async def test_malformed_messages_end_the_connection_only(guest: Machine) -> None:
     container = guest.container("sleep", "100")
     await guest.start(container)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 
+from hyperstack.guest import caps, seccomp
 from hyperstack.guest.client import AgentFailure
 from hyperstack.guest.messages import Op, Resize, Stage
 from tests.integration.agent.machine import CAPS, Machine
@@ -24,6 +26,11 @@ def deny_mkdir() -> bytes:
         (0x06, 0, 0, ALLOW),
     )
     return b"".join(struct.pack("<HBBI", *step) for step in program)
+
+
+def docker_filter() -> bytes:
+    """Docker's default profile for a container with the default capabilities."""
+    return seccomp.compile_profile(None, caps.names(CAPS))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +120,23 @@ async def test_a_seccomp_filter_is_in_force(guest: Machine, no_new_privs: bool) 
     )  # fmt: skip
     assert ran.text.split() == ["NoNewPrivs:", str(int(no_new_privs)), "Seccomp:", "2"]
     assert b"Operation not permitted" in ran.err
+
+
+@pytest.mark.parametrize(
+    "process",
+    [{}, {"user": "user"}, {"no_new_privs": True}, {"tty": True, "stderr": 0}],
+    ids=["root", "user", "no_new_privs", "tty"],
+)
+@pytest.mark.parametrize("init", [False, True], ids=["plain", "init"])
+async def test_dockers_own_filter_lets_a_process_come_to_life(
+    guest: Machine, process: dict[str, Any], init: bool
+) -> None:
+    ran = await guest.run(
+        "sh", "-c", "unshare -m true; grep -c '^Seccomp:.2' /proc/self/status; exit 3",
+        init=init, process={"seccomp": docker_filter(), **process},
+    )  # fmt: skip
+    assert (ran.code, ran.text.splitlines()[-1]) == (3, "1")
+    assert b"Operation not permitted" in ran.out + ran.err
 
 
 async def test_a_filter_that_is_no_program_is_refused(guest: Machine) -> None:

@@ -213,3 +213,20 @@ async def test_nothing_of_the_agent_is_open_in_a_container(guest: Machine) -> No
     targets = [line.split(" -> ")[1] for line in ran.text.splitlines() if " -> " in line]
     assert all(t.startswith(("pipe:", "/dev/null", "/proc/")) for t in targets), targets
     await guest.remove(container)
+
+
+async def test_programs_can_tell_that_they_are_in_a_container(guest: Machine) -> None:
+    script = "test -f /.dockerenv && readlink /etc/mtab; rm /.dockerenv"
+    for _ in range(2):
+        assert (await guest.run("sh", "-c", script, root=guest.root(0))).text == "/proc/mounts"
+
+
+async def test_a_container_that_changes_nothing_has_no_changes(guest: Machine) -> None:
+    hosts = Mount(kind=MountKind.FILE, target="/etc/hosts", content=b"127.0.0.1 box\n")
+    container = guest.container("true", root=guest.root(0), mounts=(hosts,))
+    await guest.start(container)
+    assert container.process is not None
+    await guest.finish(container.process)
+    ref = messages.ContainerRef(id=container.id)
+    assert (await guest.client.call(Op.CHANGES, ref)).changes == ()
+    await guest.remove(container)
