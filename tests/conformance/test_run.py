@@ -38,6 +38,8 @@ def test_stdout_and_stderr_stay_apart(host: Host) -> None:
 def test_exit_codes_are_dockers(host: Host, command: list[str], code: int) -> None:
     # PID 1 ignores signals without a handler, as everywhere; --init gives it a parent.
     init = ["--init"] if "kill" in " ".join(command) else []
+    if command == ["/tmp"] and " 20." in host.docker("--version").out:
+        pytest.skip("this CLI does not know the sentence of newer runc")
     assert host.docker("run", "--rm", *init, "busybox", *command, check=False).code == code
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import socket
 import ssl
+import sys
+import termios
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -29,6 +32,8 @@ SO_SNDBUFFORCE = 32
 HANDSHAKE_BOUND = 10.0
 FLUSH_BOUND = 30.0
 """Seconds that a closed connection may take to send what is queued."""
+READ_STEP = 0.001
+READ_TRIES = 20
 LINGER = 2.0
 """Seconds for which input is still read and dropped before an early answer's close."""
 
@@ -231,6 +236,19 @@ class Connection(asyncio.Protocol):
             await waiter
         if self._lost:
             raise ConnectionResetError("the client is gone")
+
+    async def until_read(self) -> None:
+        """Wait, for a moment at most, until the client has read what was sent.
+
+        HTTP libraries that read ahead would take output that comes along with a head for part of
+        it, and lose it when they hand out the socket.
+        """
+        with contextlib.suppress(OSError):
+            for _ in range(READ_TRIES):
+                unread = fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4))
+                if self.gone or not int.from_bytes(unread, sys.byteorder):
+                    return
+                await asyncio.sleep(READ_STEP)
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once when the client has closed both directions (None: no more)."""

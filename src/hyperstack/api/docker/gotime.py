@@ -13,8 +13,11 @@ _cached = (0, "")
 
 def rfc3339nano(time_ns: int) -> str:
     """Return a time (ns since the epoch) in UTC as ``time.RFC3339Nano``; 0 is Go's zero time."""
-    if not time_ns:
-        return ZERO
+    return moment(time_ns) if time_ns else ZERO
+
+
+def moment(time_ns: int) -> str:
+    """Return a time in UTC as ``time.RFC3339Nano``, the epoch itself too."""
     seconds, rest = divmod(time_ns, NS)
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
     return f"{_seconds(seconds)}{fraction}Z"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperstack.api.docker import gojson
 from hyperstack.api.docker.closing import closing
-from hyperstack.api.docker.gotime import rfc3339nano
+from hyperstack.api.docker.gotime import moment
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.config import CONFIG
@@ -66,7 +66,7 @@ def _stat_header(found: PathStat) -> tuple[str, str]:
         "name": found.name,
         "size": found.size,
         "mode": go_mode(found.mode),
-        "mtime": rfc3339nano(found.mtime_ns),
+        "mtime": moment(found.mtime_ns),
         "linkTarget": found.link_target,
     }
     encoded = base64.b64encode(gojson.encode(made).strip()).decode()

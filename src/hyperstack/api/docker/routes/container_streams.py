@@ -37,6 +37,9 @@ async def attach(request: Request, engine: Engine) -> None:
     keys = detach.parse(query.text("detachKeys"))
     container = engine.containers.get(request.name)
     stdin = query.flag("stdin")
+    if not (query.flag("stream") or query.flag("logs")):
+        await request.hijack(stdcopy.RAW)  # nothing was asked for: Docker says nothing then
+        return
     session = await engine.containers.attach(
         container.id,
         stdin=stdin,
@@ -52,6 +55,8 @@ async def attach(request: Request, engine: Engine) -> None:
                 framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
             )
         )
+        if query.flag("logs"):
+            await wire.until_read()
     except BaseException:
         session.close()
         raise

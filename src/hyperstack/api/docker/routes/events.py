@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hyperstack.api.docker import gojson
 from hyperstack.api.docker.coalesce import Coalescer
-from hyperstack.api.docker.filters import Filters, check
+from hyperstack.api.docker.filters import Filters
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.event import event_line
@@ -20,10 +20,8 @@ from hyperstack.events import Event, EventBus
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
 
-KEYS = frozenset(
-    "builder config container daemon event id image label name network node plugin reference scope "
-    "secret service type volume".split()
-)
+ABSENT = ("service", "node", "secret", "config", "plugin")
+"""Types of which this engine has no events."""
 Test = Callable[[Event], bool]
 
 
@@ -74,11 +72,13 @@ async def _between(bus: EventBus, since: int | None, until: int | None) -> Async
 
 
 def matcher(filters: Filters) -> Test:
-    """Return the test that all filters make together (moby, ``daemon/events/filter.go``)."""
-    check(filters, KEYS)
+    """Return the test that all filters make together (moby, ``daemon/events/filter.go``).
+
+    As there, filters that nobody knows are ignored.
+    """
     tests = [make(values) for key, make in _TESTS.items() if (values := filters.get(key))]
-    if any(filters.get(key) for key in ("service", "node", "secret", "config", "plugin")):
-        return lambda event: event.type in filters and _named(event, filters[event.type])
+    if any(filters.get(key) for key in ABSENT):
+        return lambda event: False
     return lambda event: all(test(event) for test in tests)
 
 

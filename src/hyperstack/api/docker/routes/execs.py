@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hyperstack.api.docker import detach, stdcopy
+from hyperstack.api.docker.connection import Connection
 from hyperstack.api.docker.hijack import pump
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.routes.containers import terminal_size
 from hyperstack.api.docker.schema.create import EXEC, EXEC_START, ExecStart
 from hyperstack.api.docker.schema.execution import exec_inspect
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import HyperError, InvalidParameter
 from hyperstack.model import Exec, ExecConfig, StreamKind
 
 if TYPE_CHECKING:
@@ -49,32 +50,32 @@ async def start(request: Request, engine: Engine) -> None:
         await engine.execs.start(execution.id, detach=True, tty=body.tty, console_size=size)
         await request.answer(200)
         return
+    # The head goes out before the process is there, as with dockerd: clients whose HTTP library
+    # reads ahead would lose output that comes along with it.
     framed = not body.tty
-    media = stdcopy.media_type(
-        framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
+    wire = await request.hijack(
+        stdcopy.media_type(
+            framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
+        )
     )
     try:
         session = await engine.execs.start(
             execution.id, detach=False, tty=body.tty, console_size=size
         )
-    except InvalidParameter as error:
-        await _say_refusal(request, error.message, media, framed=framed)
+    except HyperError as error:
+        await _say_refusal(wire, error.message, framed=framed)
         return
     assert session is not None
-    try:
-        wire = await request.hijack(media)
-    except BaseException:
-        session.close()
-        raise
+    await wire.until_read()
     config = execution.config
     keys = detach.parse(config.detach_keys) if config.tty and config.attach_stdin else None
     if await pump(wire, session, framed=framed, stdin=config.attach_stdin, keys=keys):
         _tell_detached(engine, execution)
 
 
-async def _say_refusal(request: Request, message: str, media: str, *, framed: bool) -> None:
+async def _say_refusal(wire: Connection, message: str, *, framed: bool) -> None:
     """Tell on stdout why the command can't run, as Docker does: the CLI then asks for its code."""
-    wire = await request.hijack(media)
+    await wire.until_read()
     text = f"{message}\r\n".encode()
     await wire.write(stdcopy.header(StreamKind.STDOUT, len(text)) if framed else b"", text)
 

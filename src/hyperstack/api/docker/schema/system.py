@@ -161,8 +161,8 @@ def _registries(config: Config) -> dict[str, Any]:
     for host in hosts:
         indexes[host] = {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
     return {
-        "AllowNondistributableArtifactsCIDRs": None,
-        "AllowNondistributableArtifactsHostnames": None,
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
         "InsecureRegistryCIDRs": networks,
         "IndexConfigs": indexes,
         "Mirrors": mirrors,
