@@ -55,7 +55,8 @@ def _command(config: ContainerConfig, rest: str) -> tuple[str, ...] | None:
 
 
 def _cmd(config: ContainerConfig, rest: str) -> ContainerConfig:
-    return replace(config, cmd=_command(config, rest))
+    shell = config.shell or DEFAULT_SHELL
+    return replace(config, cmd=_command(config, rest) if rest else shell)
 
 
 def _entrypoint(config: ContainerConfig, rest: str) -> ContainerConfig:
@@ -154,8 +155,10 @@ def _workdir(config: ContainerConfig, rest: str) -> ContainerConfig:
     path = _one(config, "WORKDIR", rest)
     if not path:
         raise InvalidParameter("cannot normalize nothing")
-    joined = posixpath.normpath(posixpath.join("/", config.working_dir, path))
-    return replace(config, working_dir="/" + joined.lstrip("/"))
+    if not path.startswith("/"):
+        path = posixpath.normpath(posixpath.join("/", config.working_dir, path))
+        path = "/" + path.lstrip("/")
+    return replace(config, working_dir=path)
 
 
 def _stopsignal(config: ContainerConfig, rest: str) -> ContainerConfig:

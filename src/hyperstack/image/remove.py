@@ -189,7 +189,8 @@ class _Removal:
         else:
             await rows.remove(self._store.db, rows.Removal(images=[image.id]))
             self._catalog.drop(image.id)
-        self._store.event("delete", image)
+        # As with Docker, whose image is gone by now, without its labels.
+        self._store.events.publish("image", "delete", image.id, {"name": image.id})
         self.done.append(("deleted", image.id))
         needed = self._catalog.needed_chains()
         self.done += [("deleted", chain) for chain in reversed(chains) if chain not in needed]

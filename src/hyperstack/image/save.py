@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.ids import is_id
 from hyperstack.image import tarfmt
 from hyperstack.image.content import mapped
@@ -70,7 +70,10 @@ def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | N
         if found:
             yield from found
             return
-    image = store.catalog.get(ref)
+    try:
+        image = store.catalog.get(ref)
+    except NotFound:
+        raise NotFound(f"No such image: {ref}") from None
     named = store.catalog.named(reference.tagged().canonical()) == image.id
     yield image, reference.tagged() if named and reference.digest is None else None
 

@@ -28,14 +28,14 @@ def instructions(changes: list[str]) -> list[tuple[str, str]]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if text.endswith("\\"):
-            pending += text[:-1]
+        # Blanks at the start of a line belong to it only if it goes on with another.
+        pending += line.rstrip() if pending else text
+        if pending.endswith("\\"):
+            pending = pending[:-1]
             continue
-        found.append(_instruction(pending + text))
-        pending = ""
-    if pending.strip():
         found.append(_instruction(pending))
-    return found
+        pending = ""
+    return [*found, _instruction(pending)] if pending.strip() else found
 
 
 def _instruction(line: str) -> tuple[str, str]:
@@ -174,7 +174,9 @@ class _Expansion:
         self._at += 1
         if operator == "}" and not colon:
             return value or ""
-        if operator not in ("-", "+", "?") or not operator:
+        if not operator:
+            raise self._wrong("syntax error: missing '}'")
+        if operator not in ("-", "+", "?"):
             raise self._wrong(f"unsupported modifier ({operator}) in substitution")
         word = self.run("}")
         there = bool(value) if colon else value is not None

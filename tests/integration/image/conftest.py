@@ -56,14 +56,18 @@ def events() -> EventBus:
 @pytest.fixture
 async def images(config: Config, kit: Kit, events: EventBus) -> AsyncIterator[ImageService]:
     """A service; afterwards nothing of a conversion may be left."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     async with running(config, kit, events) as service:
         yield service
         assert not list((config.data_root / "layers" / "jobs").iterdir())
         spools = (config.data_root / "content" / "partial").glob("tmp-*")
         assert not list(spools)
         assert not _processes(uid_of(config))
-    assert len(os.listdir("/proc/self/fd")) <= before + 2, "descriptors were left open"
+    assert _descriptors() <= before + 2, "descriptors were left open"
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _processes(uid: int) -> list[str]:

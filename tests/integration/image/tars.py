@@ -49,9 +49,12 @@ def made(build: Build) -> bytes:
 
 def files(**contents: bytes) -> bytes:
     """A tar of plain files in the root."""
-    return made(
-        lambda tar: [entry(tar, name, data=data) for name, data in contents.items()] and None
-    )
+
+    def build(tar: tarfile.TarFile) -> None:
+        for name, data in contents.items():
+            entry(tar, name, data=data)
+
+    return made(build)
 
 
 def digest(data: bytes) -> str:

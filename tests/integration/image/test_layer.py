@@ -55,7 +55,7 @@ async def test_a_layer_keeps_all_that_a_tar_says(layers: LayerStore, tmp_path: P
         assert ping.st_mtime == 1_600_000_000
         assert (root / "bin/ping").read_bytes() == b"p" * 9000
         assert len(os.getxattr(root / "bin/ping", "security.capability")) == 20
-        assert os.readlink(root / "sh") == "/bin/busybox"
+        assert str((root / "sh").readlink()) == "/bin/busybox"
         assert (root / "null").stat().st_rdev == os.makedev(1, 3)
         assert stat.S_ISFIFO((root / "fifo").stat().st_mode)
         assert (root / "big").stat().st_uid == 3_000_000_000
@@ -133,6 +133,11 @@ def _cut(tar: bytes) -> bytes:
     return tar[: len(tar) // 2 - 100]
 
 
+def _behind_a_link(tar: tarfile.TarFile) -> None:
+    entry(tar, "l", SYM, link="x")
+    entry(tar, "l/f")
+
+
 TAR = files(a=b"x" * 200_000)
 
 
@@ -145,10 +150,7 @@ TAR = files(a=b"x" * 200_000)
         (b"\x1f\x8b\x08" + b"\xff" * 2000, "invalid gzip data"),
         (os.urandom(100_000), "invalid tar header"),
         (made(lambda tar: entry(tar, "h", LINK, link="nowhere")), "not a valid file system"),
-        (
-            made(lambda tar: [entry(tar, "l", SYM, link="x"), entry(tar, "l/f")] and None),
-            "lies behind a symbolic link",
-        ),
+        (made(_behind_a_link), "lies behind a symbolic link"),
         (made(lambda tar: entry(tar, "../../etc/passwd", data=b"x")), "outside of the layer"),
         (TAR, "layer verification failed"),
     ],

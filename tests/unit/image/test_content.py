@@ -60,13 +60,9 @@ async def test_a_blob_that_is_too_long_is_refused_and_thrown_away(store: Content
 async def test_what_was_written_before_a_failure_is_where_the_next_try_goes_on(
     store: ContentStore,
 ) -> None:
-    with pytest.raises(ConnectionError):
-        async with store.ingest(DIGEST, len(DATA)) as blob:
-            await blob.write(DATA[:1_000_000])
-            raise ConnectionError
-    with pytest.raises(InvalidParameter, match="ended after 1000000 of"):
-        async with store.ingest(DIGEST, len(DATA)) as blob:
-            assert blob.offset == 1_000_000
+    async with store.ingest(DIGEST, len(DATA)) as blob:
+        await blob.write(DATA[:1_000_000])
+        with pytest.raises(InvalidParameter, match="ended after 1000000 of"):
             await blob.commit()
     async with store.ingest(DIGEST, len(DATA)) as blob:
         assert blob.offset == 1_000_000
