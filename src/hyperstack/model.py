@@ -278,6 +278,8 @@ class ContainerState(msgspec.Struct, kw_only=True):
     restart_count: int = 0
     manually_stopped: bool = False
     """Docker's HasBeenManuallyStopped: the restart policy rests until the next start."""
+    remove_volumes: bool = False
+    """A removal that is under way takes the anonymous volumes along."""
     health: Health | None = None
     endpoints: dict[str, EndpointState] = {}
     """By network name."""

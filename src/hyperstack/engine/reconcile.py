@@ -156,7 +156,7 @@ async def _unclaimed(core: Core, container: Container, summary: Summary) -> None
     """A container without a sandbox: what its row says may be out of date."""
     state = container.state
     if state.status == Status.REMOVING:
-        await remove.remove_locked(core, container, volumes=container.host.auto_remove)
+        await remove.remove_locked(core, container, volumes=state.remove_volumes)
         summary.swept += 1
         return
     if state.status in (Status.RUNNING, Status.PAUSED):

@@ -52,6 +52,7 @@ def _refusal(container: Container) -> str:
 async def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
     """Remove a stopped container whose lock is held. Every step may be repeated after a crash."""
     container.state.status = Status.REMOVING
+    container.state.remove_volumes = volumes
     await core.table.save(container)
     await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
     if volumes:
