@@ -24,7 +24,7 @@ def say(text: str) -> None:
 def _kit_build(options: argparse.Namespace) -> int:
     from hyperstack.guest import kitbuild
 
-    kit = asyncio.run(kitbuild.build(options.kit_dir, say=say))
+    kit = asyncio.run(kitbuild.build(options.kit_dir, say=say, mirror=options.mirror))
     say(f"guest kit {kit.version} is in {kit.path}")
     return 0
 
@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(handler=handler)
         if name == "show":
             one.add_argument("--verify", action="store_true", help="read and check every file")
+        else:
+            one.add_argument("--mirror", help="a Debian mirror (default: the host's own)")
     doctor = verbs.add_parser(
         "doctor", help="what works on this host, and what to do about the rest"
     )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hyperstack.engine.core import Core
 from hyperstack.errors import InternalError
+from hyperstack.guest import ext4
 from hyperstack.model import Container
-from hyperstack.platform import process
 
 SMALLEST = 16 << 20
 LARGEST = 16 << 40
@@ -45,22 +45,7 @@ async def template_for(core: Core, size: int) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".ext4-{size}.{os.getpid()}"
-    with partial.open("wb") as file:
-        file.truncate(size)
-    journal = ["-J", "size=4"] if size >= 64 << 20 else ["-O", "^has_journal"]
-    await process.run(
-        [
-            "mkfs.ext4",
-            "-q",
-            "-F",
-            "-m",
-            "0",
-            "-E",
-            "lazy_itable_init=1,lazy_journal_init=1",
-            *journal,
-            partial,
-        ]
-    )
+    await ext4.make(partial, size)
     partial.rename(path)
     return path
 

@@ -80,7 +80,6 @@ async def _build(kit_dir: Path, mirror: str, say: Callable[[str], None]) -> Kit:
     kit = Kit.load(kit_dir / "current")
     for old in await asyncio.to_thread(prune, kit_dir):
         say(f"removed the unused kit {old.name}")
-    say(f"kit {kit.version} is in {kit.path}")
     return kit
 
 

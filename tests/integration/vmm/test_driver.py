@@ -448,7 +448,7 @@ def _check_walls(proc: Path, room: Room) -> None:
         assert "nosuid" in options, line
     _check_descriptors(proc, room)
     limits = (proc / "limits").read_text()
-    assert [line.split()[4] for line in limits.splitlines() if "core file" in line][0] in "01"
+    assert next(line.split()[4] for line in limits.splitlines() if "core file" in line) in "01"
 
 
 def _check_descriptors(proc: Path, room: Room) -> None:
