@@ -36,7 +36,8 @@ class Distribution:
 async def inspect(config: Config, name: str, *, auth: AuthConfig = NOBODY) -> Distribution:
     """Return what *name* (``latest`` if it has no tag) is at its registry.
 
-    Raises InvalidParameter for a bad name, NotFound if there is none, Unauthorized, Unavailable.
+    Raises InvalidParameter for a bad name, NotFound if there is none, InternalError if it may not
+    be seen, Unavailable without a registry.
     """
     reference = Reference.parse(name).tagged()
     try:

@@ -26,7 +26,6 @@ from hyperstack.errors import (
     InternalError,
     InvalidParameter,
     NotFound,
-    Unauthorized,
     Unavailable,
 )
 from hyperstack.image.reference import Reference
@@ -236,8 +235,8 @@ def translate(
 
 
 def _by_status(fault: Refused) -> HyperError:
-    if fault.status in (401, 403):
-        return Unauthorized(fault.message)
+    # Not Unauthorized: that is for the API's client itself, and the docker CLI answers it by asking
+    # its user for a password, terminal or not. dockerd says 500 here too.
     if fault.status == 404:
         return NotFound(fault.message)
     if fault.retryable:

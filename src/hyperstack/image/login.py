@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from hyperstack.config import Config
-from hyperstack.errors import Unauthorized
+from hyperstack.errors import HyperError, Unauthorized
 from hyperstack.image.auth import AuthConfig, Authorizer, host_of
 from hyperstack.image.endpoints import Endpoint, endpoints
 from hyperstack.image.faults import Fault, Refused, Unreachable, status_line, translate, unreachable
@@ -61,10 +61,14 @@ async def _at(transport: Transport, endpoint: Endpoint, auth: AuthConfig) -> Log
     except TimeoutError as error:
         raise unreachable("GET", url, error) from error
     except Refused as fault:
-        raise Unauthorized(fault.message) if fault.status == 401 else translate(fault) from fault
+        raise _refusal(fault) from fault
     allowed = Request(method="GET", url=url, authorization=header, verify=endpoint.verify)
     answer = await transport.fetch(allowed, MAX_ANSWER)
     if answer.status != 200:
         sentence = f"login attempt to {url} failed with status: {status_line(answer.status)}"
-        raise translate(Refused(sentence, status=answer.status))
+        raise _refusal(Refused(sentence, status=answer.status))
     return LoginResult(status="Login Succeeded", identity_token=authorizer.refresh_token)
+
+
+def _refusal(fault: Refused) -> HyperError:
+    return Unauthorized(fault.message) if fault.status in (401, 403) else translate(fault)

@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import AsyncGenerator
 
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotFound, Unauthorized
+from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.ids import Digest, short
 from hyperstack.image.auth import NOBODY, AuthConfig
 from hyperstack.image.faults import Fault, Refused, translate
@@ -41,7 +41,7 @@ async def push(
 ) -> AsyncGenerator[Progress, None]:
     """Push an image, or all tags of a repository if there is none; close the generator to stop.
 
-    Raises InvalidParameter for a bad name, NotFound if there is no such image, Unauthorized or
+    Raises InvalidParameter for a bad name, NotFound if there is no such image, InternalError or
     Unavailable for what the registry says.
     """
     reference = Reference.parse_with_tag(name, tag)
@@ -160,5 +160,5 @@ class Push:
 
 def _worded(fault: Fault, reference: Reference) -> HyperError:
     if isinstance(fault, Refused) and fault.code == "NO_CREDENTIALS":
-        return Unauthorized("no basic auth credentials")
+        return InternalError("no basic auth credentials")
     return translate(fault, reference)

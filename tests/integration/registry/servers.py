@@ -10,10 +10,11 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,8 +61,11 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running_registry(root: Path, **more: object) -> Iterator[Registry]:
-    """Run docker-registry on loopback; *more* are sections of its configuration."""
+def running_registry(root: Path, enter: Sequence[str] = (), **more: object) -> Iterator[Registry]:
+    """Run docker-registry on loopback; *more* are sections of its configuration.
+
+    *enter* are the words that put a command into another network namespace.
+    """
     root.mkdir(parents=True, exist_ok=True)
     port = free_port()
     http: dict[str, object] = {"addr": f"127.0.0.1:{port}"}
@@ -77,7 +81,7 @@ def running_registry(root: Path, **more: object) -> Iterator[Registry]:
     path.write_text(json.dumps(config))  # YAML is a superset of JSON
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(
-            [REGISTRY, "serve", str(path)],
+            [*enter, REGISTRY, "serve", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -86,11 +90,25 @@ def running_registry(root: Path, **more: object) -> Iterator[Registry]:
     try:
         scheme = "https" if "tls" in http else "http"
         registry = Registry(port=port, root=root / "data", scheme=scheme)
-        _wait(registry, process, root / "log")
+        if enter:
+            _wait_inside(registry, enter)
+        else:
+            _wait(registry, process, root / "log")
         yield registry
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _wait_inside(registry: Registry, enter: Sequence[str]) -> None:
+    program = f"import socket; socket.create_connection(('127.0.0.1', {registry.port}), 1)"
+    for _ in range(100):
+        if not subprocess.run(
+            [*enter, sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False
+        ).returncode:
+            return
+        time.sleep(0.05)
+    raise RuntimeError("docker-registry did not come up")
 
 
 def _wait(registry: Registry, process: subprocess.Popen[bytes], log: Path) -> None:

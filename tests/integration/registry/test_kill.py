@@ -35,7 +35,7 @@ from hyperstack.store.database import Database
 
 async def main():
     data, kit, name = sys.argv[1:]
-    config = Config(data_root=Path(data))
+    config = Config(data_root=Path(data), uid_base=60_000_000)
     store = ImageStore(config, Database(Path(data) / "hyper.db"), Kit.load(Path(kit)), EventBus())
     async for line in pull(RegistrySide(store), name, "v1"):
         print(line.id, line.status, line.current, flush=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from hyperstack.config import Config
-from hyperstack.errors import InternalError, InvalidParameter, NotFound, Unauthorized, Unavailable
+from hyperstack.errors import InternalError, InvalidParameter, NotFound, Unavailable
 from hyperstack.image import faults
 from hyperstack.image.endpoints import endpoints, is_insecure, is_near, tls_context
 from hyperstack.image.reference import Reference
@@ -241,7 +241,7 @@ def test_what_is_missing_at_a_pull_is_named_as_docker_names_it() -> None:
     assert faults.translate(unknown, reference, pull=True).message == (
         "repository user/app not found: name unknown: no"
     )
-    assert isinstance(faults.translate(said(401, b"")), Unauthorized)
+    assert isinstance(faults.translate(said(401, b"")), InternalError)
     assert isinstance(faults.translate(said(429, b"")), Unavailable)
     assert isinstance(faults.translate(said(503, b"")), Unavailable)
 
