@@ -6,6 +6,7 @@ import builtins
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperstack.config import Config
 from hyperstack.errors import InvalidParameter, NotFound
@@ -17,13 +18,10 @@ from hyperstack.image import (
     importing,
     listing,
     load,
-    pull,
-    push,
     recover,
     remove,
     save,
 )
-from hyperstack.image.auth import NOBODY, AuthConfig
 from hyperstack.image.history import HistoryItem
 from hyperstack.image.progress import Progress
 from hyperstack.image.reference import Reference
@@ -33,6 +31,9 @@ from hyperstack.image.store import ImageStore, Users
 from hyperstack.image.values import Image
 from hyperstack.model import ContainerConfig
 from hyperstack.store.database import Database
+
+if TYPE_CHECKING:
+    from hyperstack.image.auth import AuthConfig
 
 __all__ = ["Image", "ImageService"]
 
@@ -197,28 +198,37 @@ class ImageService:
         tag: str = "",
         *,
         platform: str = "",
-        auth: AuthConfig = NOBODY,
+        auth: AuthConfig | None = None,
         all_tags: bool = False,
     ) -> AsyncGenerator[Progress, None]:
         """Pull an image (``latest`` without a tag), or all tags; see ``pull.py``."""
+        # The registry's client takes longer to import than the daemon has to start.
+        from hyperstack.image import pull
+        from hyperstack.image.auth import NOBODY
+
         reference = Reference.parse_with_tag(name, tag)
         if not all_tags:
             reference = reference.tagged()
         with self._store.hold():
-            lines = pull.pull(self.registry, reference.canonical(), platform=platform, auth=auth)
+            lines = pull.pull(
+                self.registry, reference.canonical(), platform=platform, auth=auth or NOBODY
+            )
             async with contextlib.aclosing(lines):
                 async for line in lines:
                     yield line
         self._transferred("pull", reference)
 
     async def push(
-        self, name: str, tag: str = "", *, auth: AuthConfig = NOBODY
+        self, name: str, tag: str = "", *, auth: AuthConfig | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Push an image, or all tags of a repository; see ``push.py``."""
+        from hyperstack.image import push
+        from hyperstack.image.auth import NOBODY
+
         reference = Reference.parse_with_tag(name, tag)
         with self._store.hold():
             await self.registry.prepare(reference)
-            lines = push.push(self.registry, reference.canonical(), auth=auth)
+            lines = push.push(self.registry, reference.canonical(), auth=auth or NOBODY)
             async with contextlib.aclosing(lines):
                 async for line in lines:
                     yield line
