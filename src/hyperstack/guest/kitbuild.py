@@ -51,7 +51,9 @@ async def build(kit_dir: Path, *, say: Callable[[str], None], mirror: str | None
     _check_programs()
     mirror = mirror or host_mirror()
     try:
-        kit_dir.mkdir(parents=True, exist_ok=True)
+        # Usually the data root, which lists its content to nobody.
+        kit_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        kit_dir.mkdir(exist_ok=True)
         kit_dir.chmod(0o755)
         with _lock(kit_dir):
             return await _build(kit_dir, mirror, say)
