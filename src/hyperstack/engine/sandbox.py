@@ -287,7 +287,11 @@ class Sandboxes:
             finally:
                 lost.cancel()
                 dead.cancel()
-            if sandbox.dying or not sandbox.machine.alive():
+            if not sandbox.machine.alive():
+                # Nobody is left to answer: what waits for an answer must not wait on.
+                await sandbox.agent.close()
+                return
+            if sandbox.dying:
                 return
             try:
                 agent = await AgentClient.connect(sandbox.netns, deadline=RECONNECT)
