@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES = 1 << 20
+SETTLED = 5.0
+"""Seconds after the first answer at which the start's garbage is collected."""
 RELOADABLE = ("debug", "log_level", "labels", "shutdown_timeout")
 
 
@@ -128,6 +130,12 @@ def notify(state: str) -> None:
         sender.sendto(state.encode(), address)
 
 
+def _freeze() -> None:
+    """Take what is here after the start, and will stay, out of the collector's sight."""
+    gc.collect()
+    gc.freeze()
+
+
 class _Daemon:
     """The running daemon: engine and server on one event loop."""
 
@@ -155,8 +163,7 @@ class _Daemon:
         serving = await listen.serve(server, self._listeners)
         if self._config.metrics_addr:
             serving.append(await listen.serve_metrics(engine, self._config.metrics_addr))
-        gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not look at it again
+        loop.call_later(SETTLED, _freeze)
         notify(f"READY=1\nMAINPID={os.getpid()}")
         for listener in self._listeners:
             log.info("API listen on %s", listener.name)
