@@ -7,17 +7,20 @@
  *
  * On the report descriptor: "PID\n" of the jailed process, then nothing (the program runs) or
  * "error: SENTENCE". The launcher ends as soon as the jailed process exists; with
- * --wait it ends with it and takes its exit status, and the jailed process dies with it. */
+ * --wait it ends with it and takes its exit status, and the jailed process dies with it, as it dies
+ * with the process that started it. */
 #include "jail.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -107,10 +110,16 @@ static int status_of(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* The launcher keeps the other end as long as it lives. */
-static void watch_launcher(struct jail *jail)
+/* With --wait: the launcher dies with who started it, and the jailed process with the launcher,
+ * which keeps the other end of a pipe as long as it lives. */
+static void tie_lives(struct jail *jail)
 {
     int ends[2];
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+        die("prctl", "PR_SET_PDEATHSIG");
+    struct pollfd report = {.fd = jail->report};
+    if (poll(&report, 1, 0) < 0 || report.revents & POLLERR)
+        _exit(1); /* nobody reads the report: the starter has died before it could be noticed */
     if (pipe2(ends, O_CLOEXEC))
         die("pipe", "to the launcher");
     jail->alive = ends[0];
@@ -123,7 +132,7 @@ int main(int argc, char **argv)
     fcntl(jail.report, F_SETFD, FD_CLOEXEC);
     enter_host_parts(&jail);
     if (jail.wait)
-        watch_launcher(&jail);
+        tie_lives(&jail);
     struct clone_args arguments = {
         .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
                  (jail.netns ? 0 : CLONE_NEWNET),

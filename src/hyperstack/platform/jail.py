@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
+import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from hyperstack.errors import InternalError
 from hyperstack.platform.filters import Program, filter_file
 from hyperstack.platform.process import CLEAN_ENVIRONMENT, Completed, ProcessHandle, open_process
 
+log = logging.getLogger(__name__)
+
 LAUNCH_TIMEOUT = 20.0
+END_TIMEOUT = 10.0
+REPORT_LIMIT = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,40 +128,59 @@ async def launch(spec: JailSpec, launcher: Path) -> ProcessHandle:
 
 def launch_blocking(spec: JailSpec, launcher: Path) -> ProcessHandle:
     """Do what ``launch`` does; blocking."""
-    read, write = os.pipe2(os.O_CLOEXEC)
     filter_fd = filter_file(spec.program).fd if spec.program else None
-    keep = {write, *spec.fds.values()} | ({filter_fd} if filter_fd is not None else set())
+    read, write = os.pipe2(os.O_CLOEXEC)
     try:
         started = subprocess.Popen(
             [launcher, *spec.options(write, filter_fd)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=tuple(keep),
+            pass_fds=_kept(spec, write, filter_fd),
             env=CLEAN_ENVIRONMENT,
         )
     except OSError as error:
         os.close(read)
-        raise InternalError(f"the jail can't be started: {error}; is the kit complete?") from error
+        raise _no_launcher(error) from error
     finally:
         os.close(write)
+    text, process = b"", None
     try:
-        text = _read_report(read)
+        for part in _report_parts(read):
+            text += part
+            # At once: only until the launcher's end is the pid certain to be that one.
+            process = process or _reported(text)
+        return _outcome(spec, text, process)
+    except BaseException:
+        if process is not None:
+            process.signal(signal.SIGKILL)
+            process.close()
+        raise
     finally:
         os.close(read)
+        started.kill()
         started.wait()
-    return _outcome(spec, text)
+
+
+def _kept(spec: JailSpec, report: int, filter_fd: int | None) -> tuple[int, ...]:
+    """Return the descriptors that the launcher inherits."""
+    kept = {report, *spec.fds.values()}
+    return tuple(kept if filter_fd is None else kept | {filter_fd})
+
+
+def _no_launcher(error: OSError) -> InternalError:
+    return InternalError(f"the jail can't be started: {error}; is the kit complete?")
 
 
 async def run(spec: JailSpec, launcher: Path, *, timeout: float, limit: int = 1 << 20) -> Completed:
     """Run a program in a jail to its end and return what it left; it dies with this process.
 
     Its input is ``spec.fds[0]`` or nothing. Output and errors are cut at *limit* bytes each; exit
-    status 128+n means signal n. Raises InternalError if the jail fails or *timeout* seconds pass.
+    status 128+n means signal n. Raises InternalError if the jail fails or *timeout* seconds pass;
+    the program is gone then, as it is when the caller is cancelled.
     """
-    read, write = os.pipe2(os.O_CLOEXEC)
     filter_fd = filter_file(spec.program).fd if spec.program else None
-    keep = {write, *spec.fds.values()} | ({filter_fd} if filter_fd is not None else set())
+    read, write = os.pipe2(os.O_CLOEXEC)
     try:
         process = await asyncio.create_subprocess_exec(
             launcher,
@@ -163,39 +189,73 @@ async def run(spec: JailSpec, launcher: Path, *, timeout: float, limit: int = 1 
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=tuple(keep),
+            pass_fds=_kept(spec, write, filter_fd),
             env=CLEAN_ENVIRONMENT,
         )
-    except OSError as error:
+    except BaseException as error:
         os.close(read)
-        raise InternalError(f"the jail can't be started: {error}; is the kit complete?") from error
+        if isinstance(error, OSError):
+            raise _no_launcher(error) from error
+        raise
     finally:
         os.close(write)
+    report = bytearray()
+    pipe = os.fdopen(read, "rb", buffering=0)
     try:
         async with asyncio.timeout(timeout):
-            assert process.stdout is not None
-            assert process.stderr is not None
-            stdout, stderr, report = await asyncio.gather(
-                _bounded(process.stdout, limit),
-                _bounded(process.stderr, limit),
-                asyncio.to_thread(_read_report, read),
-            )
-            code = await process.wait()
+            done = await _collect(process, pipe, report, limit)
     except TimeoutError:
         name = Path(spec.argv[0]).name
         raise InternalError(f"{name} did not end within {timeout:.0f} s") from None
     finally:
+        pipe.close()
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        os.close(read)
-    for line in report.splitlines():
-        if line.startswith("error: "):
-            raise InternalError(
-                f"the jail of {Path(spec.argv[0]).name} failed: {line.removeprefix('error: ')}"
-            )
+            await _end(process, bytes(report))
+    _raise_failure(spec, report.decode(errors="replace"))
+    return done
+
+
+async def _collect(
+    process: asyncio.subprocess.Process, pipe: FileIO, report: bytearray, limit: int
+) -> Completed:
+    """Read all that comes out until the program has ended."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    stdout, stderr, _ = await asyncio.gather(
+        _bounded(process.stdout, limit), _bounded(process.stderr, limit), _report(pipe, report)
+    )
+    code = await process.wait()
     return Completed(stdout=stdout, stderr=stderr, returncode=code)
+
+
+async def _report(pipe: FileIO, report: bytearray) -> None:
+    """Read the launcher's report and close its pipe."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        while part := await reader.read(REPORT_LIMIT):
+            report += part[: REPORT_LIMIT - len(report)]
+    finally:
+        transport.close()
+
+
+async def _end(process: asyncio.subprocess.Process, report: bytes) -> None:
+    """Kill the launcher, with which the program dies, and see that it is gone."""
+    handle = _reported(report)
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await asyncio.shield(process.wait())
+    if handle is None:
+        return
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await handle.wait()
+    except TimeoutError:
+        log.warning("process %d did not end with the launcher of its jail", handle.pid)
+    finally:
+        handle.close()
 
 
 async def _bounded(stream: asyncio.StreamReader, limit: int) -> bytes:
@@ -206,31 +266,40 @@ async def _bounded(stream: asyncio.StreamReader, limit: int) -> bytes:
     return bytes(kept)
 
 
-def _read_report(fd: int) -> str:
+def _report_parts(fd: int) -> Iterator[bytes]:
     """Read until the pipe's other end is gone: executed, or failed. Raises InternalError."""
     deadline = time.monotonic() + LAUNCH_TIMEOUT
-    text = b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    while True:
+    for _ in range(REPORT_LIMIT):
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
-            raise InternalError(f"the jail was not ready within {LAUNCH_TIMEOUT:.0f} s")
-        part = os.read(fd, 4096)
+            break
+        part = os.read(fd, REPORT_LIMIT)
         if not part:
-            return text.decode(errors="replace")
-        text += part
+            return
+        yield part
+    raise InternalError(f"the jail was not ready within {LAUNCH_TIMEOUT:.0f} s")
 
 
-def _outcome(spec: JailSpec, text: str) -> ProcessHandle:
-    lines = text.splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    pids = [int(line) for line in lines if line.isdigit()]
-    process = open_process(pids[0]) if pids else None
-    if errors:
-        if process is not None:
-            process.close()
-        raise InternalError(f"the jail of {Path(spec.argv[0]).name} failed: {errors[0]}")
+def _reported(report: bytes) -> ProcessHandle | None:
+    """Return the process that a report names."""
+    for line in report.decode(errors="replace").splitlines(keepends=True):
+        if line.endswith("\n") and line.strip().isdigit():
+            return open_process(int(line))
+    return None
+
+
+def _raise_failure(spec: JailSpec, text: str) -> None:
+    """Raise InternalError with the launcher's sentence if it reported one."""
+    for line in text.splitlines():
+        if line.startswith("error: "):
+            name = Path(spec.argv[0]).name
+            raise InternalError(f"the jail of {name} failed: {line.removeprefix('error: ')}")
+
+
+def _outcome(spec: JailSpec, report: bytes, process: ProcessHandle | None) -> ProcessHandle:
+    _raise_failure(spec, report.decode(errors="replace"))
     if process is None:
         raise InternalError(f"{Path(spec.argv[0]).name} ended as soon as it was started")
     return process
