@@ -66,6 +66,10 @@ class ImageService:
         """End what runs in the background."""
         await self._store.tasks.aclose()
 
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep every blob and layer that is here, needed or not, while the block runs."""
+        return self._store.hold()
+
     async def released(self) -> None:
         """Say that a container is gone: an image that was removed before it may go now."""
         await self._store.drop_hidden()
