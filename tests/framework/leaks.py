@@ -82,4 +82,4 @@ def leftovers(host: Host) -> list[str]:
     links = host.inside("ip", "-o", "link").out.splitlines()
     found += [line for line in links if not any(w in line for w in (" lo:", " hyper0:"))]
     rules = host.inside("nft", "list", "ruleset").out
-    return found + [line for line in rules.splitlines() if "elements" in line]
+    return found + [line for line in rules.splitlines() if "elements" in line and " : " in line]
