@@ -149,14 +149,26 @@ class Cgroups:
     async def kill(self, sandbox: str) -> None:
         """Kill everything in a sandbox's cgroup, within ten seconds. Raises InternalError."""
         for _ in range(200):
-            pids = self.pids(sandbox)
-            if not pids:
+            if not self._kill_once(sandbox):
                 return
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.05)
         raise InternalError(f"processes of sandbox {sandbox[:12]} could not be killed")
+
+    def _kill_once(self, sandbox: str) -> bool:
+        """Kill what is in a sandbox's cgroup now; False if there is nothing."""
+        pids = self.pids(sandbox)
+        if not pids:
+            return False
+        for folder in self.folders(sandbox):
+            # Version 2 kills all at once since Linux 5.14, what is forked meanwhile too.
+            with contextlib.suppress(OSError):
+                if self.version == 2:
+                    (folder / "cgroup.kill").write_text("1")
+                    return True
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return True
 
     async def remove(self, sandbox: str) -> None:
         """Remove a sandbox's cgroup, killing what is left in it. Safe to repeat."""
@@ -171,9 +183,7 @@ class Cgroups:
                     busy = True
             if not busy:
                 return
-            for pid in self.pids(sandbox):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._kill_once(sandbox)
             # The kernel lets go of a dead process's cgroup a moment after its pidfd told its end.
             await asyncio.sleep(0.01)
         log.warning("the cgroup of sandbox %s could not be removed", sandbox[:12])
