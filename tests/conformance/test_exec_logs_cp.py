@@ -90,7 +90,7 @@ def test_commit_makes_an_image_that_runs(host: Host) -> None:
     host.docker("run", "--name", "base", "busybox", "sh", "-c", "echo kept > /kept; rm /etc/group")
     host.docker("commit", "-c", 'CMD ["cat", "/kept"]', "base", "derived:1")
     assert host.docker("run", "--rm", "derived:1").out == "kept\n"
-    assert host.docker("run", "--rm", "derived:1", "ls", "/etc").out == "hostname\nhosts\n" \
+    assert host.docker("run", "--rm", "derived:1", "ls", "/etc").out == "hostname\nhosts\nmtab\n" \
         "passwd\nresolv.conf\n"
     host.docker("rmi", "-f", "derived:1")
 

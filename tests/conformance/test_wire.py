@@ -150,3 +150,12 @@ def test_detach_keys_leave_the_container_running(host: Host) -> None:
         pass
     assert host.docker("inspect", "-f", "{{.State.Running}}", "tty").out == "true\n"
     sock.close()
+
+
+def test_system_prune_takes_everything_that_is_unused(host: Host) -> None:
+    host.docker("run", "--name", "done", "busybox", "true")
+    host.docker("network", "create", "unused")
+    out = host.docker("system", "prune", "-f").out
+    assert "Deleted Containers:" in out
+    assert "unused" in out
+    assert host.docker("ps", "-aq").out == ""
