@@ -62,6 +62,14 @@ def _processes(base: int) -> list[str]:
     return found
 
 
+def _mounts_of(pid: str) -> str:
+    """Return the mount table of a process: a jailed one's names the data root of its daemon."""
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text()
+    except OSError:
+        return ""
+
+
 def leftovers(host: Host) -> list[str]:
     """Say what a daemon without containers and images still has: files, mounts, processes."""
     found = [
@@ -78,7 +86,11 @@ def leftovers(host: Host) -> list[str]:
     ]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [line.split()[4] for line in mounts if f"{host.root}/" in line]
-    found += _processes(700_000 + host.number * PER_WORKER)
+    found += [
+        process
+        for process in _processes(700_000 + host.number * PER_WORKER)
+        if f"{host.root}/" in _mounts_of(process.split()[0])
+    ]
     links = host.inside("ip", "-o", "link").out.splitlines()
     found += [line for line in links if not any(w in line for w in (" lo:", " hyper0:"))]
     rules = host.inside("nft", "list", "ruleset").out
