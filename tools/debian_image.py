@@ -11,13 +11,15 @@ import argparse
 import hashlib
 import io
 import os
-import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hyperstack.errors import HyperError
+from hyperstack.guest.kitapt import host_mirror
 
 CACHE = Path(os.environ.get("HYPER_IMAGE_CACHE", "/var/cache/hyper-images"))
 SUITE = "bookworm"
@@ -100,18 +102,6 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def mirror() -> str:
-    """Return the Debian mirror that the host's own sources name."""
-    apt = Path("/etc/apt")
-    pattern = re.compile(
-        r"(?:^deb\s+(?:\[[^]]*\]\s+)?|^URIs:\s*)(\S+/debian)/?(?:\s|$)", re.MULTILINE
-    )
-    for path in [apt / "sources.list", *sorted(apt.glob("sources.list.d/*"))]:
-        if path.is_file() and (match := pattern.search(path.read_text(errors="replace"))):
-            return match[1]
-    raise SystemExit("no Debian mirror in the machine's apt sources")
-
-
 def _entry(name: str, mode: int, owner: tuple[int, int] = (0, 0)) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.mode, (made.uid, made.gid) = mode, owner
@@ -145,8 +135,12 @@ def _additions(recipe: Recipe, applets: Sequence[str], present: set[str], progra
 
 
 def _bootstrap(recipe: Recipe, target: Path) -> None:
-    source = f"deb {mirror()} {SUITE} main\n"
-    subprocess.run(
+    """Unpack the packages into a tar; a failure ends the program with one sentence."""
+    try:
+        source = f"deb {host_mirror()} {SUITE} main\n"
+    except HyperError as error:
+        raise SystemExit(error.message) from None
+    done = subprocess.run(
         [
             "mmdebstrap",
             "--quiet",
@@ -159,10 +153,15 @@ def _bootstrap(recipe: Recipe, target: Path) -> None:
             str(target),
             "-",
         ],
-        input=source.encode(),
-        check=True,
+        input=source,
+        capture_output=True,
+        text=True,
         timeout=900,
     )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("E: ")]
+        why = (said or ["E: it said nothing"])[0].removeprefix("E: ")
+        raise SystemExit(f"{', '.join(recipe.packages)} can't be fetched by mmdebstrap: {why}")
 
 
 def make(name: str) -> Path:

@@ -9,6 +9,8 @@ import argparse
 import contextlib
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,12 +19,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import debian_image
-
+HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 IMAGES = ("busybox", "nginx")
+NGINX = "quickstart-nginx"
 
 
 def say(text: str) -> None:
@@ -52,23 +52,42 @@ class Docker:
             raise stop(f"docker {' '.join(words)} failed: {done.stderr.strip()}")
         return done.stdout
 
-    def answers(self) -> bool:
-        """Tell whether the daemon is there."""
-        done = subprocess.run(["docker", "-H", self.url, "version"], capture_output=True)
-        return done.returncode == 0
+    def answers(self) -> str:
+        """Return the name of the daemon that answers, or nothing if there is none."""
+        form = "{{.Server.Platform.Name}}"
+        done = subprocess.run(
+            ["docker", "-H", self.url, "version", "--format", form], capture_output=True, text=True
+        )
+        return done.stdout.strip() or "Docker" if done.returncode == 0 else ""
+
+
+def check_host(docker: Docker, options: argparse.Namespace) -> None:
+    """Find out what can't work before anything is built: the port, the socket."""
+    name = docker.answers()
+    if name not in ("", "Hyper"):
+        raise stop(f"another daemon ({name}) answers on {docker.url}: name another one by --host")
+    if name and NGINX in docker("ps", "-a", "--format", "{{.Names}}").split():
+        docker("rm", "-f", NGINX)  # an interrupted run left it
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("0.0.0.0", options.port))
+        except OSError as error:
+            raise stop(
+                f"port {options.port} can't be used ({error.strerror}): name another one by --port"
+            ) from None
 
 
 def build_kit(kit_dir: Path) -> None:
     """Build the guest kit unless it is there."""
-    done = subprocess.run([BIN / "hyper", "kit", "build", "--kit-dir", kit_dir])
-    if done.returncode:
+    if subprocess.run([sys.executable, HERE / "kit.py", kit_dir]).returncode:
         raise stop("the guest kit could not be built, see above")
 
 
 def start_daemon(docker: Docker, options: argparse.Namespace) -> None:
     """Start hyperd in the background unless it answers."""
     if docker.answers():
-        say(f"hyperd answers on {docker.url}")
+        say(f"hyperd runs already on {docker.url}")
         return
     root: Path = options.data_root
     root.mkdir(parents=True, exist_ok=True)
@@ -100,7 +119,7 @@ def start_daemon(docker: Docker, options: argparse.Namespace) -> None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise stop(f"hyperd did not start: {''.join(last) or 'it said nothing'} (log: {log})")
         time.sleep(0.05)
-    say(f"hyperd runs on {docker.url}, its log is {log}")
+    say(f"Started hyperd on {docker.url}, its log is {log}")
 
 
 def _free_port() -> int:
@@ -141,53 +160,61 @@ def registry(folder: Path) -> Iterator[str]:
 
 def provide_images(docker: Docker, options: argparse.Namespace) -> None:
     """Make the demo images, push them to a registry, pull them back."""
-    there = set(docker("images", "--format", "{{.Repository}}:{{.Tag}}").split())
-    if all(f"{name}:latest" in there for name in IMAGES):
+    import debian_image
+
+    there = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    left = [
+        name for name in there if re.fullmatch(r"127\.0\.0\.1:\d+/(busybox|nginx):latest", name)
+    ]
+    if left:  # an interrupted run did not come to it
+        docker("rmi", *left)
+    wanted = [name for name in IMAGES if f"{name}:latest" not in there]
+    if not wanted:
         return
     with registry(options.data_root / "demo-registry") as address:
-        for name in IMAGES:
-            say(f"Making {name} from Debian packages, pushing and pulling it ...")
+        for name in wanted:
+            say(f"Making the image {name} from Debian packages ...")
             recipe = debian_image.RECIPES[name]
             changes = [word for change in recipe.changes for word in ("--change", change)]
             remote = f"{address}/{name}:latest"
             docker("import", *changes, "-", remote, stdin=debian_image.make(name))
+            say(f"Pushing {name} to a registry on {address} and pulling it back ...")
             docker("push", "-q", remote)
             docker("rmi", remote)
             docker("pull", "-q", remote)
             docker("tag", remote, f"{name}:latest")
             docker("rmi", remote)
+    shutil.rmtree(options.data_root / "demo-registry", ignore_errors=True)
 
 
 def show(docker: Docker, options: argparse.Namespace) -> None:
     """Run the two containers and tell what they showed."""
+    words = ["run", "--rm", "busybox", "sh", "-c", "uname -sr"]
     began = time.monotonic()
-    kernel = docker("run", "--rm", "busybox", "uname", "-sr").strip()
+    kernel = docker(*words).strip()
     took = time.monotonic() - began
     say("")
-    say(f"docker run --rm busybox uname -sr      {took:.2f} s")
-    say(f"    in the container: {kernel}")
-    say(f"    on the host:      {platform.system()} {platform.release()}")
-    docker("rm", "-f", "quickstart-nginx") if _exists(docker, "quickstart-nginx") else None
+    say(f"docker run --rm busybox sh -c 'uname -sr'    {took:.2f} s")
+    say(f"    kernel in the container: {kernel}")
+    say(f"    kernel of the host:      {platform.system()} {platform.release()}")
+    publish = f"{options.port}:80"
     began = time.monotonic()
-    docker("run", "-d", "--name", "quickstart-nginx", "-p", f"{options.port}:80", "nginx")
+    docker("run", "-d", "--name", NGINX, "-p", publish, "nginx")
     try:
         page = _fetch(f"http://127.0.0.1:{options.port}/")
         took = time.monotonic() - began
-        say(f"docker run -d -p {options.port}:80 nginx          {took:.2f} s to its first page")
+        say(f"docker run -d -p {publish} nginx".ljust(44) + f" {took:.2f} s to its first page")
         say(f"    http://127.0.0.1:{options.port}/ says: {page.strip()}")
     finally:
-        docker("rm", "-f", "quickstart-nginx")
-
-
-def _exists(docker: Docker, name: str) -> bool:
-    return name in docker("ps", "-a", "--format", "{{.Names}}").split()
+        docker("rm", "-f", NGINX)
 
 
 def _fetch(url: str) -> str:
     bound = time.monotonic() + 30
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with direct.open(url, timeout=5) as answer:
                 return str(answer.read(4096).decode(errors="replace"))
         except OSError as error:
             if time.monotonic() > bound:
@@ -195,27 +222,48 @@ def _fetch(url: str) -> str:
             time.sleep(0.02)
 
 
-def main() -> None:
-    """Set up and show."""
-    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__)
-    parser.add_argument("--host", default="unix:///var/run/hyper.sock", help="where hyperd listens")
-    parser.add_argument("--data-root", type=Path, default=Path("/var/lib/hyper"))
-    parser.add_argument("--exec-root", type=Path, default=Path("/run/hyper"))
-    parser.add_argument("--kit-dir", type=Path, default=Path("/var/lib/hyper/kit"))
-    parser.add_argument("--port", type=int, default=8088, help="host port of the nginx container")
-    options = parser.parse_args()
-    build_kit(options.kit_dir)
-    options.exec_root.mkdir(parents=True, exist_ok=True)
-    docker = Docker(options.host)
-    start_daemon(docker, options)
-    provide_images(docker, options)
-    show(docker, options)
+def tell(docker: Docker, options: argparse.Namespace) -> None:
+    """Say how to go on by hand."""
     say("")
     say("Point docker at it:")
-    say(f"    export DOCKER_HOST={options.host}")
+    if Path(shutil.which("docker") or "").is_relative_to(HERE.parent):
+        say(f'    export PATH="$PATH:{HERE.parent}/.cache/bin"    # the docker fetched here')
+    say(f"    export DOCKER_HOST={docker.url}")
     say("    docker run -it --rm busybox")
     say(f"Stop it: kill $(cat {options.exec_root / 'hyperd.pid'}); containers go on without it.")
 
 
+def main() -> None:
+    """Set up and show."""
+    parser = argparse.ArgumentParser(
+        prog="quickstart",
+        description="Set up Hyper on this machine and show two containers, each in a virtual "
+        "machine of its own. Run again it takes seconds.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="unix:///var/run/hyper.sock", help="where hyperd listens")
+    parser.add_argument(
+        "--data-root", type=Path, default=Path("/var/lib/hyper"), help="images, disks"
+    )
+    parser.add_argument("--exec-root", type=Path, default=Path("/run/hyper"), help="run-time files")
+    parser.add_argument(
+        "--kit-dir", type=Path, default=Path("/var/lib/hyper/kit"), help="guest kits"
+    )
+    parser.add_argument("--port", type=int, default=8088, help="host port of the nginx container")
+    options = parser.parse_args()
+    docker = Docker(options.host)
+    check_host(docker, options)
+    build_kit(options.kit_dir)
+    start_daemon(docker, options)
+    provide_images(docker, options)
+    show(docker, options)
+    tell(docker, options)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("quickstart: interrupted; run it again, it goes on from here") from None
+    except OSError as error:
+        raise SystemExit(f"quickstart: {error}") from None
