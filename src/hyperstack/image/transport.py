@@ -89,7 +89,7 @@ class Transport:
         self._certs = endpoints.CERTS_DIRS if certs is None else certs
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._session: aiohttp.ClientSession | None = None
-        self._resolver = _Resolver()
+        self._resolver = Resolver()
 
     def name(self, host: str) -> None:
         """Take note of a host that the user or the operator named: it may be near."""
@@ -228,7 +228,7 @@ class Transport:
             raise unreachable(request.method, request.url, error) from error
 
 
-class _Resolver(aiohttp.ThreadedResolver):
+class Resolver(aiohttp.ThreadedResolver):
     """Looks up names, and refuses those of others that lead to this host or its link.
 
     If a registry that the user named is near itself, so may its token server and its store be.
@@ -242,6 +242,7 @@ class _Resolver(aiohttp.ThreadedResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        """Return a host's addresses. Raises OSError if they are none of a stranger's business."""
         found = await super().resolve(host, port, family)
         near = any(is_near(entry["host"]) for entry in found)
         if host.lower() in self.named:

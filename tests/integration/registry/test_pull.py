@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from hyperstack.errors import Forbidden, HyperError, InvalidParameter, NotFound, Unavailable
 from hyperstack.image import endpoints
@@ -346,8 +347,6 @@ async def test_the_hub_is_asked_through_its_mirror_and_without_one_by_name(
 
 
 async def test_an_answer_that_is_no_manifest_is_refused(images: RegistrySide) -> None:
-    from aiohttp import web
-
     async def answer(request: web.Request) -> web.StreamResponse:
         if "/manifests/" in request.path:
             return web.Response(text="hello", content_type="text/plain")
@@ -356,3 +355,23 @@ async def test_an_answer_that_is_no_manifest_is_refused(images: RegistrySide) ->
     async with serving(answer) as server:
         with pytest.raises(HyperError, match="not valid JSON"):
             await said(pull(images, f"{server.host}/a", "v1"))
+
+
+async def test_a_proxy_of_the_environment_is_used_but_not_for_this_host(
+    registry: Registry, images: RegistrySide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def proxy(request: web.Request) -> web.StreamResponse:
+        body = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "asked the proxy"}]}
+        return web.json_response(body, status=200 if request.path == "/v2/" else 404)
+
+    async with serving(proxy) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.base)
+        images.config = replace(images.config, insecure_registries=("registry.invalid",))
+        with pytest.raises(NotFound, match="asked the proxy"):
+            await said(pull(images, "registry.invalid/a", "v1"))
+        assert {s.headers["Host"] for s in server.seen} == {"registry.invalid"}
+        server.seen.clear()
+        images.config = replace(images.config, insecure_registries=("127.0.0.0/8",))
+        with pytest.raises(NotFound, match="manifest unknown: manifest unknown"):
+            await said(pull(images, f"{registry.host}/a", "v1"))
+        assert server.seen == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hyperstack.errors import InternalError, InvalidParameter, NotFound, Unavail
 from hyperstack.image import faults
 from hyperstack.image.endpoints import endpoints, is_insecure, is_near, tls_context
 from hyperstack.image.reference import Reference
-from hyperstack.image.transport import redirect
+from hyperstack.image.transport import Resolver, redirect
 
 DEFAULT = Config().insecure_registries
 
@@ -248,3 +249,33 @@ def test_what_is_missing_at_a_pull_is_named_as_docker_names_it() -> None:
 
 def test_a_sentence_about_an_address_leaves_its_query_away() -> None:
     assert faults.asked("GET", URL("https://a/b?token=secret#x")) == 'Get "https://a/b"'
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> None:
+    async def resolve(
+        self: object, host: str, port: int = 0, family: int = 0
+    ) -> list[dict[str, object]]:
+        return [{"hostname": host, "host": names[host], "port": port}]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+
+
+async def test_a_name_of_a_stranger_that_leads_to_this_host_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolving(monkeypatch, {"far.example": "93.184.216.34", "sly.example": "169.254.169.254"})
+    resolver = Resolver()
+    resolver.named.add("far.example")
+    assert await resolver.resolve("far.example", 443)
+    with pytest.raises(OSError, match="leads to this host"):
+        await resolver.resolve("sly.example", 443)
+
+
+async def test_a_registry_that_the_user_named_here_may_name_others_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolving(monkeypatch, {"registry.local": "127.0.0.1", "auth.local": "127.0.0.2"})
+    resolver = Resolver()
+    resolver.named.add("registry.local")
+    assert await resolver.resolve("registry.local", 443)
+    assert await resolver.resolve("auth.local", 443)
