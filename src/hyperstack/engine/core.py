@@ -48,6 +48,8 @@ class Core:
     execs: dict[ExecId, Exec] = field(default_factory=dict)
     restarts: dict[ContainerId, asyncio.Task[None]] = field(default_factory=dict)
     """Restart policies that wait for their next try."""
+    unrecorded: set[ContainerId] = field(default_factory=set)
+    """Containers whose state is still to be written, see ``record``."""
     closing: bool = False
 
     def hub(self, container: ContainerId) -> Hub:

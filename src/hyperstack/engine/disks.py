@@ -18,6 +18,7 @@ from hyperstack.model import Container
 
 SMALLEST = 16 << 20
 LARGEST = 16 << 40
+CHUNK = 1 << 20
 
 
 async def make(core: Core, container: Container) -> None:
@@ -28,8 +29,8 @@ async def make(core: Core, container: Container) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InternalError(
-                f"no space left on the host for the container's disk in {core.config.data_root}; "
-                "remove unused containers or images (docker system prune)"
+                f"the container's disk could not be made in {core.config.data_root}: no space left "
+                "on device; remove unused containers or images (docker system prune)"
             ) from error
         raise InternalError(f"the container's disk could not be made: {error}") from error
 
@@ -79,7 +80,19 @@ def _copy_data(read: int, write: int) -> None:
             raise
         end = os.lseek(read, start, os.SEEK_HOLE)
         while start < end:
-            copied = os.copy_file_range(read, write, end - start, start, start)
+            copied = _copy_some(read, write, start, end - start)
             if copied == 0:
                 return
             start += copied
+
+
+def _copy_some(read: int, write: int, offset: int, size: int) -> int:
+    """Copy bytes at *offset* of one file to the same place in another; return how many."""
+    try:
+        return os.copy_file_range(read, write, size, offset, offset)
+    except OSError as error:
+        # Between file systems of different kinds the kernel does not copy (copy_file_range(2)):
+        # the kit may lie elsewhere than the data root.
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    return os.pwrite(write, os.pread(read, min(size, CHUNK), offset), offset)

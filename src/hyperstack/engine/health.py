@@ -15,6 +15,7 @@ import msgspec
 from hyperstack.engine import exec
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
+from hyperstack.engine.record import record
 from hyperstack.errors import HyperError
 from hyperstack.model import (
     Container,
@@ -131,6 +132,6 @@ async def _judge(
         if streak >= check.retries:
             status = "unhealthy"
     container.state.health = Health(status=status, failing_streak=streak, log=kept)
-    await core.table.save(container)
+    await record(core, container)
     if status != old.status:
         core.event(container, f"health_status: {status}")

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from pathlib import Path
 
 from hyperstack.errors import InternalError
 from hyperstack.model import StreamKind
+
+log = logging.getLogger(__name__)
 
 PART = 16 * 1024
 """Longest text of one record; a longer line is cut (moby's copier does the same)."""
@@ -101,7 +104,11 @@ class LogWriter:
         self._streams = {kind: _Stream() for kind in _KINDS}
         self._log = -1
         self._size = 0
+        self._whole = 0
+        """Size of the log up to its last complete record."""
+        self._complained = False
         attributes = dict(settings.attributes)
+        self._state = -1
         self._attributes = (
             b'"attrs":' + json.dumps(attributes, separators=(",", ":")).encode() + b","
             if attributes
@@ -116,11 +123,14 @@ class LogWriter:
             else:
                 self._recover()
         except OSError as error:
-            raise InternalError(f"the container's log can't be opened: {error}") from error
+            self.close()
+            raise InternalError(
+                f"the container's log can't be opened: {error.strerror or error}"
+            ) from error
 
     def _open_log(self, path: Path) -> None:
         self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._size = os.fstat(self._log).st_size
+        self._size = self._whole = os.fstat(self._log).st_size
 
     def _recover(self) -> None:
         """Cut off what an earlier daemon wrote without recording it."""
@@ -138,7 +148,7 @@ class LogWriter:
         recorded = size if os.fstat(self._log).st_ino == inode else 0
         if self._size > recorded:
             os.ftruncate(self._log, recorded)
-            self._size = recorded
+            self._size = self._whole = recorded
 
     def _store(self) -> None:
         inode = os.fstat(self._log).st_ino if self._log >= 0 else 0
@@ -159,7 +169,8 @@ class LogWriter:
     def append(self, kind: StreamKind, offset: int, data: bytes, time_ns: int) -> None:
         """Take bytes of a stream; *offset* is where they lie in it, what is known is skipped.
 
-        An unfinished line waits in memory until it ends or is 16 KiB long. Raises OSError.
+        An unfinished line waits in memory until it ends or is 16 KiB long. What the disk refuses
+        is lost to the log, as with Docker; what comes later is tried again.
         """
         stream = self._streams[kind]
         known = stream.taken + len(stream.pending)
@@ -188,11 +199,29 @@ class LogWriter:
     def _write(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
         if not text:
             return
-        if self._log >= 0:
-            self._put(kind, text, time_ns)
+        if self.settings.path is not None and not self.closed:
+            self._try_to_put(kind, text, time_ns)
         self._streams[kind].taken += len(text)
-        self._store()
+        # Unrecorded, the next daemon cuts the end of the log off and asks the agent for it again.
+        with contextlib.suppress(OSError):
+            self._store()
         self._notify()
+
+    def _try_to_put(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
+        assert self.settings.path is not None
+        try:
+            if self._log < 0:
+                self._open_log(self.settings.path)
+            self._put(kind, text, time_ns)
+            self._complained = False
+        except OSError as error:
+            if not self._complained:
+                log.error("failed to log to %s, it lacks lines: %s", self.settings.path, error)
+            self._complained = True
+            if self._log >= 0:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._log, self._whole)
+                    self._size = self._whole
 
     def _put(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
         tail = b'","stream":"%s",%s"time":"%s"}\n' % (
@@ -223,6 +252,7 @@ class LogWriter:
             written = os.write(self._log, view)
             self._size += written
             view = view[written:]
+        self._whole = self._size
 
     def _rotate(self) -> None:
         """Move the full log to ``.1``, ``.1`` to ``.2`` ..., and begin a new one."""
@@ -233,16 +263,18 @@ class LogWriter:
         suffix = ".gz" if self.settings.compress else ""
         keep = self.settings.max_files
         if keep <= 1:
-            path.unlink()
+            path.unlink(missing_ok=True)
         else:
             for number in range(keep - 1, 1, -1):
                 older = path.with_name(f"{path.name}.{number - 1}{suffix}")
                 if older.exists():
                     older.rename(path.with_name(f"{path.name}.{number}{suffix}"))
             first = path.with_name(f"{path.name}.1")
-            path.rename(first)
-            if self.settings.compress:
-                _compress(first)
+            # Somebody may have deleted the log by hand.
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(first)
+                if self.settings.compress:
+                    _compress(first)
         self._open_log(path)
         self._store()
 
@@ -277,8 +309,12 @@ def _parts(lines: list[bytes]) -> list[bytes]:
 
 def _compress(path: Path) -> None:
     partial = path.with_name(f".{path.name}.gz")
-    with path.open("rb") as source, gzip.open(partial, "wb", compresslevel=1) as target:
-        shutil.copyfileobj(source, target)
+    try:
+        with path.open("rb") as source, gzip.open(partial, "wb", compresslevel=1) as target:
+            shutil.copyfileobj(source, target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.rename(path.with_name(f"{path.name}.gz"))
     path.unlink()
 

@@ -11,6 +11,7 @@ from typing import Any
 from hyperstack.engine import networking, remove, restart
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
+from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.guest import messages
 from hyperstack.guest.messages import EventKind
@@ -66,9 +67,9 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
             container.state.status = Status.RESTARTING
         core.live.pop(container.id, None)
         live.log.close()
-        await networking.unplug(core, container)
+        await in_any_case("networks", networking.unplug(core, container))
         if not (container.host.auto_remove and not again):
-            await core.table.save(container)
+            await record(core, container)
         core.event(
             container,
             "die",
@@ -80,7 +81,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
             return
         core.waiters.exited(container)
         live.finished.set()
-        await _tear_down(core, live, state is not None)
+        await in_any_case("end of a sandbox", _tear_down(core, live, state is not None))
     if again:
         restart.schedule(core, container, lifetime)
 
@@ -117,6 +118,8 @@ async def _auto_remove(core: Core, live: Live) -> None:
     """Remove a ``--rm`` container: its disk dies with it, so nothing has to be unmounted."""
     container = live.container
     core.waiters.exited(container)
-    await core.sandboxes.end(live.sandbox, clean=False)
-    await remove.remove_locked(core, container, volumes=True)
+    await in_any_case("end of a sandbox", core.sandboxes.end(live.sandbox, clean=False))
+    await in_any_case(
+        f"removal of {container.name}", remove.remove_locked(core, container, volumes=True)
+    )
     live.finished.set()

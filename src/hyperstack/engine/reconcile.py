@@ -17,6 +17,7 @@ from hyperstack.engine import health, monitor, networking, remove, restart, star
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import open_log
+from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.rows import SandboxRow, load_sandboxes
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import HyperError
@@ -136,7 +137,7 @@ async def _resume(
     container.state.started_ns = process.started_ns or container.state.started_ns
     live.open_streams(Live.streams(container, process.handle))
     await networking.adopt(core, container)
-    await core.table.save(container)
+    await record(core, container)
     live.exits_of(state)
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)
@@ -156,7 +157,7 @@ async def _unclaimed(core: Core, container: Container, summary: Summary) -> None
     """A container without a sandbox: what its row says may be out of date."""
     state = container.state
     if state.status == Status.REMOVING:
-        await remove.remove_locked(core, container, volumes=state.remove_volumes)
+        await _remove(core, container, volumes=state.remove_volumes)
         summary.swept += 1
         return
     if state.status in (Status.RUNNING, Status.PAUSED):
@@ -164,9 +165,14 @@ async def _unclaimed(core: Core, container: Container, summary: Summary) -> None
         summary.lost += 1
     elif container.sandbox is not None:
         container.sandbox = None
-        await core.table.save(container)
+        await record(core, container)
     if container.host.auto_remove and state.status == Status.EXITED:
-        await remove.remove_locked(core, container, volumes=True)
+        await _remove(core, container, volumes=True)
+
+
+async def _remove(core: Core, container: Container, *, volumes: bool) -> None:
+    step = remove.remove_locked(core, container, volumes=volumes)
+    await in_any_case(f"removal of {container.name}", step)
 
 
 async def _lost(core: Core, container: Container) -> None:
@@ -178,7 +184,7 @@ async def _lost(core: Core, container: Container) -> None:
     state.pid = 0
     container.sandbox = None
     await networking.unplug(core, container)
-    await core.table.save(container)
+    await record(core, container)
     core.event(container, "die", exitCode=str(state.exit_code), execDuration="0")
 
 

@@ -9,7 +9,8 @@ import shutil
 from hyperstack.engine import restart, stop
 from hyperstack.engine import volumes as volumes_of
 from hyperstack.engine.core import Core
-from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.engine.record import record
+from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter
 from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ async def remove(
     if link:
         raise InvalidParameter("Conflict: legacy links are not kept by name; remove the container")
     state = container.state
-    if state.status == Status.REMOVING:
+    if state.status == Status.REMOVING and core.table.lock(container.id).locked():
         raise Conflict(f"removal of container {container.name} is already in progress")
     if state.status.is_up:
         if not force:
@@ -50,15 +51,19 @@ def _refusal(container: Container) -> str:
 
 
 async def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:
-    """Remove a stopped container whose lock is held. Every step may be repeated after a crash."""
+    """Remove a stopped container whose lock is held. Every step may be repeated after a crash.
+
+    A container that could not be removed to its end is *dead*, and may be removed again.
+    """
     container.state.status = Status.REMOVING
     container.state.remove_volumes = volumes
-    await core.table.save(container)
-    await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
-    if volumes:
-        used = volumes_of.used_names(core.table, leaving=container.id)
-        await core.volumes.drop_anonymous(container.mounts, used)
-    await core.table.delete(container)
+    try:
+        await _remove_all(core, container, volumes=volumes)
+    except HyperError as error:
+        container.state.status = Status.DEAD
+        failure = InternalError(f"container {container.id} could not be removed: {error}")
+        core.waiters.not_removed(container, failure.message)
+        raise failure from error
     core.live.pop(container.id, None)
     hub = core.hubs.pop(container.id, None)
     if hub is not None:
@@ -69,3 +74,13 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     await core.images.released()
     core.event(container, "destroy")
     core.waiters.removed(container)
+
+
+async def _remove_all(core: Core, container: Container, *, volumes: bool) -> None:
+    # On a full disk it is the removal that makes room: it does not wait for its record.
+    await record(core, container)
+    await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
+    if volumes:
+        used = volumes_of.used_names(core.table, leaving=container.id)
+        await core.volumes.drop_anonymous(container.mounts, used)
+    await core.table.delete(container)

@@ -11,6 +11,7 @@ import logging
 
 from hyperstack.engine import start, stop
 from hyperstack.engine.core import Core
+from hyperstack.engine.record import record
 from hyperstack.errors import HyperError, NotModified
 from hyperstack.model import Container, Status
 
@@ -60,7 +61,7 @@ async def _later(core: Core, container: Container, wait: float) -> None:
             log.warning("restart of %s failed: %s", container.name, error)
         if wanted(core, container, stopping=False):
             container.state.status = Status.RESTARTING
-            await core.table.save(container)
+            await record(core, container)
             schedule(core, container, 0.0)
         else:
             core.waiters.exited(container)

@@ -339,7 +339,10 @@ class Sandboxes:
         await self._network.release(row.id)
         await self._cgroups.remove(row.id)
         self.forget_files(row.id)
-        await rows.delete_sandbox(self._db, row.id)
+        try:
+            await rows.delete_sandbox(self._db, row.id)
+        except HyperError as error:
+            log.warning("the row of sandbox %s stays until a start: %s", row.id[:12], error)
         self._uids.discard(row.uid)
 
     async def discard(self, row: SandboxRow) -> None:

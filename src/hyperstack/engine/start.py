@@ -12,6 +12,7 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
 from hyperstack.engine.logging import open_log
+from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.spec import container_message
@@ -106,13 +107,13 @@ async def _launch(core: Core, container: Container) -> Live:
             publishing = asyncio.create_task(networking.publish(core, container, plugged))
             live = await _start_process(core, container, prepared, sandbox, plugged, writer)
             await publishing
+            await _record_start(core, container, sandbox, plugged)
         except BaseException:
             if publishing is not None:
                 publishing.cancel()
                 await asyncio.gather(publishing, return_exceptions=True)
             await core.sandboxes.end(sandbox, clean=False)
             raise
-        await _record_start(core, container, sandbox, plugged)
     except BaseException:
         writer.close()
         core.live.pop(container.id, None)
@@ -205,9 +206,11 @@ async def _failed(core: Core, container: Container, error: HyperError) -> None:
     if state.status != Status.CREATED:
         state.status = Status.EXITED
     container.sandbox = None
-    await core.table.save(container)
+    await record(core, container)
     core.hub(container.id).finish()
     core.waiters.failed(container, error.message)
     log.warning("container %s could not be started: %s", container.name, error)
     if container.host.auto_remove:
-        await remove.remove_locked(core, container, volumes=True)
+        await in_any_case(
+            f"removal of {container.name}", remove.remove_locked(core, container, volumes=True)
+        )

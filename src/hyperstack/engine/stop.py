@@ -10,6 +10,7 @@ import signal as signals
 from hyperstack.engine import start
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
+from hyperstack.engine.record import record
 from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotModified
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
@@ -65,7 +66,7 @@ async def stop(
     seconds = DEFAULT_TIMEOUT if timeout is None else timeout
     if not restarting:
         container.state.manually_stopped = True
-        await core.table.save(container)
+        await record(core, container)
     if container.state.status == Status.RESTARTING:
         await stop_restarting(core, container)
     elif (live := core.live.get(container.id)) is not None:
@@ -80,7 +81,7 @@ async def stop_restarting(core: Core, container: Container) -> None:
         start.cancel_restart(core, container)
         if container.state.status == Status.RESTARTING:
             container.state.status = Status.EXITED
-            await core.table.save(container)
+            await record(core, container)
             core.waiters.exited(container)
 
 
@@ -148,7 +149,7 @@ async def kill(core: Core, container: Container, signal: str) -> None:
         raise Conflict(f"container {container.id} is not running")
     if number == 9:
         state.manually_stopped = True
-        await core.table.save(container)
+        await record(core, container)
         if state.status == Status.PAUSED:
             await _thaw(core, live)
         await kill_live(core, live)
@@ -157,5 +158,5 @@ async def kill(core: Core, container: Container, signal: str) -> None:
     if number == stop_signal:
         state.manually_stopped = True
         live.stopping = True
-        await core.table.save(container)
+        await record(core, container)
     await send(core, live, number)

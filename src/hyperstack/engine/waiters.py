@@ -63,6 +63,11 @@ class Waiters:
             self._resolve(container.id, condition, result)
             self._waits.pop((container.id, condition), None)
 
+    def not_removed(self, container: Container, message: str) -> None:
+        """The container could not be removed: who waits for that is told why."""
+        result = WaitResult(exit_code=container.state.exit_code, error=message)
+        self._resolve(container.id, "removed", result)
+
     def failed(self, container: Container, message: str) -> None:
         """The container could not be started: Docker's waiters get its exit code."""
         result = WaitResult(exit_code=container.state.exit_code, error=message)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from hyperstack.errors import HyperError
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,13 @@ class Tasks:
             return
         error = task.exception()
         if error is not None:
-            log.error("background task %r failed: %s", task.get_name(), error, exc_info=error)
+            known = isinstance(error, HyperError)  # a sentence, where a traceback says no more
+            log.error(
+                "background task %r failed: %s",
+                task.get_name(),
+                error,
+                exc_info=None if known else error,
+            )
 
     async def carry_through(self, name: str, coro: Coroutine[Any, Any, T]) -> T:
         """Await *coro*, which goes on to its end even if the caller is cancelled.

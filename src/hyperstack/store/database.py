@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import queue
 import sqlite3
 import threading
@@ -26,6 +28,10 @@ T = TypeVar("T")
 _GROUP = 256
 """Writes that share one commit at most: bounds how long the first of them waits."""
 _BUSY_MS = 10_000
+RESERVE = 2 << 20
+"""Bytes that the database file has free in itself, and its log at least: on a full disk containers
+can still be stopped and removed, and what happened to them is still recorded."""
+ROOM_FOR_INDEX = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class Database:
         self.path = path
         with _mapped("open the database"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _room(path).unlink(missing_ok=True)
             with contextlib.ExitStack() as undo:
                 self._writer = _connect(path)
                 undo.callback(self._writer.close)
@@ -70,6 +77,7 @@ class Database:
                 undo.callback(self._reader.close)
                 _prepare(self._reader)
                 self._reader.execute("PRAGMA query_only = ON")
+                _reserve(self._writer, path)
                 undo.pop_all()
         self._read_lock = threading.RLock()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -107,6 +115,9 @@ class Database:
         self._thread.join()
         self._writer.close()
         self._reader.close()
+        # SQLite has removed its log: what it took is kept for the next daemon's.
+        with contextlib.suppress(OSError), _room(self.path).open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, 2 * RESERVE + ROOM_FOR_INDEX)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -153,6 +164,10 @@ class Database:
         return result, None
 
 
+def _room(path: Path) -> Path:
+    return path.with_name(f"{path.name}-room")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
@@ -182,12 +197,46 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
             raise
 
 
+def _reserve(connection: sqlite3.Connection, path: Path) -> None:
+    """Let the file keep free pages and its write-ahead log have its blocks already.
+
+    SQLite takes pages that were freed before it makes a file longer, and begins the log anew in
+    place after a checkpoint. On a disk that is full already this comes with a later start.
+    """
+    try:
+        page, free = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "freelist_count")
+        )
+        if page * free < RESERVE:
+            connection.executescript(
+                "BEGIN IMMEDIATE;\nCREATE TABLE room (data BLOB);\n"
+                f"INSERT INTO room VALUES (zeroblob({2 * RESERVE}));\nDROP TABLE room;\nCOMMIT;\n"
+                "PRAGMA wal_checkpoint(PASSIVE);"
+            )
+        # Not the database itself: to close that would give up SQLite's locks (fcntl_locking(2)).
+        with path.with_name(f"{path.name}-wal").open("ab") as log:
+            os.posix_fallocate(log.fileno(), 0, 2 * RESERVE)
+    except (sqlite3.Error, OSError):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def _foreign(action: str, error: BaseException | None) -> BaseException | None:
     if not isinstance(error, (sqlite3.Error, OSError)):
         return error
-    mapped = InternalError(f"cannot {action}: {error}")
+    mapped = InternalError(f"cannot {action}: {_words(error)}")
     mapped.__cause__ = error
     return mapped
+
+
+def _words(error: sqlite3.Error | OSError) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+        return "no space left on device; make room where the data root lies"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{error}; stop hyperd and restore it from a backup, or move it away to begin anew"
+    return str(error)
 
 
 @contextlib.contextmanager
@@ -197,4 +246,4 @@ def _mapped(action: str) -> Iterator[None]:
     except HyperError:
         raise
     except (sqlite3.Error, OSError) as error:
-        raise InternalError(f"cannot {action}: {error}") from error
+        raise InternalError(f"cannot {action}: {_words(error)}") from error
