@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 
+from hyperstack.errors import HyperError
 from hyperstack.image.store import PATIENCE, ImageStore
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,22 @@ async def recover(store: ImageStore) -> None:
             spools,
             freed >> 10,
         )
+    await _mend(store)
+
+
+async def _mend(store: ImageStore) -> None:
+    """Make layers again that have lost their file, from their blobs."""
+    broken: set[str] = set()
+    for diff_id in sorted(store.catalog.needed_layers()):
+        if store.layers.has(diff_id):
+            continue
+        try:
+            blob = store.blob_of(diff_id)
+            await store.layers.apply(diff_id, store.content.path(blob.digest))
+            log.warning("layer %s had lost its file and was made again", diff_id[7:19])
+        except HyperError as error:
+            log.warning("layer %s can't be made again: %s", diff_id[7:19], error)
+            broken.add(diff_id)
     for image in store.catalog:
-        missing = [d for d in image.diff_ids if not store.layers.has(d)]
-        if missing:
-            log.error(
-                "image %s lacks %d of its layers; pull or load it again",
-                image.id[:19],
-                len(missing),
-            )
+        if broken & set(image.diff_ids):
+            log.error("image %s lacks layers; pull or load it again", image.id[7:19])

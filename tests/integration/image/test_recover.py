@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from hyperstack.config import Config
 from hyperstack.guest.kit import Kit
 from hyperstack.image.service import ImageService
@@ -136,3 +138,31 @@ async def test_what_is_held_is_not_collected_but_later(config: Config, kit: Kit)
                 break
             await asyncio.sleep(0.01)
         assert not path.exists()
+
+
+async def test_a_layer_that_lost_its_file_is_made_again_from_its_blob(
+    config: Config, kit: Kit
+) -> None:
+    tar = files(a=b"1" * 5000)
+    async with running(config, kit) as images:
+        await collected(images.import_(body(tar), repo="a"))
+        (path,) = images.rootfs(images.get("a").id)
+        before = path.read_bytes()
+    path.unlink()
+    async with running(config, kit) as images:
+        assert path.read_bytes() == before
+        assert images.registry.layers.has(digest(tar))
+
+
+async def test_an_image_whose_layer_and_blob_are_lost_is_reported_and_can_be_removed(
+    config: Config, kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    tar = files(a=b"1")
+    async with running(config, kit) as images:
+        await collected(images.import_(body(tar), repo="a"))
+        images.rootfs(images.get("a").id)[0].unlink()
+        images.registry.content.path(digest(tar)).unlink()
+    async with running(config, kit) as images:
+        assert "lacks layers; pull or load it again" in caplog.text
+        await images.remove("a", force=False, prune=True)
+        assert images.count() == 0
