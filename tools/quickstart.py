@@ -160,7 +160,8 @@ def registry(folder: Path) -> Iterator[str]:
 
 def provide_images(docker: Docker, options: argparse.Namespace) -> None:
     """Make the demo images, push them to a registry, pull them back."""
-    import debian_image
+    sys.path.insert(0, str(HERE.parent))
+    from tools import debian_image
 
     there = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     left = [

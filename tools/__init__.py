@@ -1,0 +1,1 @@
+"""What ./quickstart and ./check use."""
