@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import io
+import json
 import os
+import socket
 import sys
 import tarfile
 import tempfile
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperstack.config import Config, MiB
-from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.errors import HyperError, InvalidParameter, Unavailable
 from hyperstack.guest import caps, messages
 from hyperstack.guest.client import AgentFailure
 
@@ -32,7 +36,61 @@ def main(options: argparse.Namespace) -> int:
     """Do what ``hyper sandbox`` was asked for; return the exit status."""
     if options.sandbox_verb == "run":
         return asyncio.run(_run(options))
-    raise InvalidParameter(f"hyper sandbox {options.sandbox_verb} is not known")
+    if options.sandbox_verb == "list":
+        return _list(options.host)
+    return _console(options.host, options.sandbox)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the daemon's unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("hyper", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _ask(host: str, path: str) -> bytes:
+    """Return the daemon's answer. Raises HyperError in one sentence."""
+    scheme, _, address = host.partition("://")
+    if scheme != "unix":
+        raise InvalidParameter(f"{host}: give the daemon's unix socket as unix:///path")
+    connection = _Connection(address)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read(1 << 24)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"no daemon answers on {host}: {error}; is hyperd running?") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise HyperError(json.loads(body).get("message", f"the daemon says {answer.status}"))
+    return body
+
+
+def _list(host: str) -> int:
+    rows = [("SANDBOX", "RUNTIME", "PID", "UID", "MEMORY", "KERNEL", "CONTAINERS")]
+    for found in json.loads(_ask(host, "/hyper/sandboxes")):
+        memory = f"{found['Memory'] // MiB} MiB"
+        names = ", ".join(found["Containers"])
+        ids = (found["Id"][:12], found["Runtime"], str(found["Pid"]), str(found["Uid"]))
+        rows.append((*ids, memory, found["Kernel"], names))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("   ".join(cells).rstrip() + "\n")
+    return 0
+
+
+def _console(host: str, reference: str) -> int:
+    name = urllib.parse.quote(reference, safe="")
+    sys.stdout.write(_ask(host, f"/hyper/sandboxes/{name}/console").decode() + "\n")
+    return 0
 
 
 def _default_root() -> bytes:
@@ -79,7 +137,7 @@ async def _boot(
     config: Config, rootfs: Path, options: argparse.Namespace, command: list[str]
 ) -> int:
     from hyperstack.engine.disks import copy_sparse
-    from hyperstack.engine.sandbox import SandboxPlan, Sandboxes, layer_name
+    from hyperstack.engine.sandbox import Sandboxes, SandboxPlan, layer_name
     from hyperstack.guest.kit import Kit
     from hyperstack.image.layer import LayerStore
     from hyperstack.network.sandbox import SandboxNetwork

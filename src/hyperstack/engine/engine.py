@@ -12,6 +12,7 @@ from hyperstack.engine.containers import ContainerService, ExecService
 from hyperstack.engine.core import Core
 from hyperstack.engine.networks import NetworkService
 from hyperstack.engine.sandbox import Sandboxes
+from hyperstack.engine.sandboxes import SandboxService
 from hyperstack.engine.system import SystemService
 from hyperstack.engine.table import Table
 from hyperstack.engine.waiters import Waiters
@@ -90,6 +91,7 @@ class Engine:
         self.images = images
         self.networks = NetworkService(core)
         self.volumes = volumes.VolumeService(core)
+        self.sandboxes = SandboxService(core)
         self.system = SystemService(core, machines, choice)
         reconcile.restart_policies(core)
 

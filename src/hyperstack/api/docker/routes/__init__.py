@@ -15,6 +15,7 @@ def all_routes() -> Router:
         execs,
         images,
         networks,
+        sandboxes,
         system,
         unavailable,
         volumes,
@@ -31,6 +32,7 @@ def all_routes() -> Router:
         networks,
         volumes,
         events,
+        sandboxes,
         unavailable,
     ):
         resource.add_to(router)
