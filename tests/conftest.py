@@ -27,14 +27,12 @@ def worker_number() -> int:
 @pytest.fixture(scope="session")
 def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A daemon that all tests of this worker share."""
-    before = Snapshot.take(_worker())
     root: Path = tmp_path_factory.mktemp("host")
+    before = Snapshot.take(_worker(), root)
     with running_host(root, _worker()) as host:
-        host.docker(
-            "import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar()
-        )
+        host.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar())
         yield host
-    before.compare(Snapshot.take(_worker()))
+    before.compare(Snapshot.take(_worker(), root))
 
 
 @pytest.fixture

@@ -52,8 +52,13 @@ class EventBus:
         attributes: Mapping[str, str] | None = None,
     ) -> Event:
         """Publish one event now and return it."""
-        event = Event(type=type_, action=action, actor_id=actor_id,
-                      attributes=dict(attributes or {}), time_ns=time.time_ns())
+        event = Event(
+            type=type_,
+            action=action,
+            actor_id=actor_id,
+            attributes=dict(attributes or {}),
+            time_ns=time.time_ns(),
+        )
         self._ring.append(event)
         for queue in list(self._subscribers):
             try:
@@ -67,8 +72,11 @@ class EventBus:
 
     def past(self, since_ns: int, until_ns: int | None = None) -> list[Event]:
         """Return the kept events from *since_ns* on, oldest first."""
-        return [e for e in self._ring
-                if e.time_ns >= since_ns and (until_ns is None or e.time_ns <= until_ns)]
+        return [
+            e
+            for e in self._ring
+            if e.time_ns >= since_ns and (until_ns is None or e.time_ns <= until_ns)
+        ]
 
     @contextmanager
     def subscribe(self) -> Iterator[asyncio.Queue[Event | None]]:

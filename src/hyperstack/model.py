@@ -43,7 +43,7 @@ class Healthcheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a container that does not depend on the host (image config has the same shape)."""
+    """The part of a container that does not depend on the host (an image has the same)."""
 
     hostname: str = ""
     domainname: str = ""

@@ -16,8 +16,12 @@ def test_exec_runs_beside_and_returns_its_code(host: Host) -> None:
     assert host.docker("exec", "xx", "sh", "-c", "exit 5", check=False).code == 5
     assert host.docker("exec", "xx", "nothing", check=False).code == 127
     assert host.docker("exec", "-i", "xx", "cat", stdin=b"in").out == "in"
-    assert host.docker("exec", "-u", "1000", "-w", "/tmp", "-e", "V=2", "xx", "sh", "-c",
-                       "id -u; pwd; echo $V").out == "1000\n/tmp\n2\n"
+    assert (
+        host.docker(
+            "exec", "-u", "1000", "-w", "/tmp", "-e", "V=2", "xx", "sh", "-c", "id -u; pwd; echo $V"
+        ).out
+        == "1000\n/tmp\n2\n"
+    )
     assert host.docker("exec", "-t", "xx", "tty").out.startswith("/dev/pts/")
 
 
@@ -28,21 +32,47 @@ def test_exec_needs_a_running_container(host: Host) -> None:
 
 
 def test_logs_with_tail_timestamps_and_follow(host: Host) -> None:
-    host.docker("run", "--name", "ll", "busybox", "sh", "-c",
-                "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2")
+    host.docker(
+        "run",
+        "--name",
+        "ll",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2",
+    )
     assert host.docker("logs", "ll").out == "".join(f"line {i}\n" for i in range(1, 6))
     assert host.docker("logs", "ll").err == "bad\n"
     assert host.docker("logs", "--tail", "2", "ll").out == "line 5\n"
     stamped = host.docker("logs", "-t", "--tail", "3", "ll").out.splitlines()[0]
     assert stamped.split()[0].endswith("Z")
-    host.docker("run", "-d", "--name", "ff", "busybox", "sh", "-c",
-                "for i in 1 2 3; do echo $i; sleep 0.2; done")
+    host.docker(
+        "run",
+        "-d",
+        "--name",
+        "ff",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3; do echo $i; sleep 0.2; done",
+    )
     assert host.docker("logs", "-f", "ff").out == "1\n2\n3\n"
 
 
 def test_log_rotation_keeps_what_it_should(host: Host) -> None:
-    host.docker("run", "--name", "rot", "--log-opt", "max-size=10k", "--log-opt", "max-file=2",
-                "busybox", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done")
+    host.docker(
+        "run",
+        "--name",
+        "rot",
+        "--log-opt",
+        "max-size=10k",
+        "--log-opt",
+        "max-file=2",
+        "busybox",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done",
+    )
     lines = host.docker("logs", "rot").out.split()
     assert lines[-1] == "1999"
     assert 10 < len(lines) < 1000
@@ -70,8 +100,15 @@ def test_cp_both_ways_running_and_stopped(host: Host, tmp_path: Path) -> None:
 
 
 def test_diff_and_export_show_the_changes(host: Host) -> None:
-    host.docker("run", "--name", "dd", "busybox", "sh", "-c",
-                "echo x > /new; rm /etc/group; echo y >> /etc/passwd")
+    host.docker(
+        "run",
+        "--name",
+        "dd",
+        "busybox",
+        "sh",
+        "-c",
+        "echo x > /new; rm /etc/group; echo y >> /etc/passwd",
+    )
     out = host.docker("diff", "dd").out.splitlines()
     assert "A /new" in out
     assert "D /etc/group" in out
@@ -90,14 +127,24 @@ def test_commit_makes_an_image_that_runs(host: Host) -> None:
     host.docker("run", "--name", "base", "busybox", "sh", "-c", "echo kept > /kept; rm /etc/group")
     host.docker("commit", "-c", 'CMD ["cat", "/kept"]', "base", "derived:1")
     assert host.docker("run", "--rm", "derived:1").out == "kept\n"
-    assert host.docker("run", "--rm", "derived:1", "ls", "/etc").out == "hostname\nhosts\nmtab\n" \
+    assert (
+        host.docker("run", "--rm", "derived:1", "ls", "/etc").out == "hostname\nhosts\nmtab\n"
         "passwd\nresolv.conf\n"
+    )
     host.docker("rmi", "-f", "derived:1")
 
 
 def test_the_daemon_may_die_and_nothing_is_lost(host: Host) -> None:
-    host.docker("run", "-d", "--name", "tick", "busybox", "sh", "-c",
-                "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 6")
+    host.docker(
+        "run",
+        "-d",
+        "--name",
+        "tick",
+        "busybox",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 6",
+    )
     for _ in range(3):
         time.sleep(0.4)
         host.kill()

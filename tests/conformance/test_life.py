@@ -16,8 +16,16 @@ def inspect(host: Host, name: str) -> dict[str, Any]:
 
 
 def test_stop_is_a_signal_and_patience(host: Host) -> None:
-    host.docker("run", "-d", "--name", "polite", "busybox", "sh", "-c",
-                "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+    host.docker(
+        "run",
+        "-d",
+        "--name",
+        "polite",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done",
+    )
     host.docker("stop", "polite")
     assert inspect(host, "polite")["State"]["ExitCode"] == 7
     assert host.docker("logs", "polite").out == "bye\n"
@@ -30,15 +38,33 @@ def test_stop_kills_what_does_not_listen(host: Host) -> None:
 
 
 def test_a_stop_signal_of_ones_own(host: Host) -> None:
-    host.docker("run", "-d", "--name", "usr", "--stop-signal", "USR1", "busybox", "sh", "-c",
-                "trap 'exit 3' USR1; while :; do sleep 0.1; done")
+    host.docker(
+        "run",
+        "-d",
+        "--name",
+        "usr",
+        "--stop-signal",
+        "USR1",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 3' USR1; while :; do sleep 0.1; done",
+    )
     host.docker("stop", "usr")
     assert inspect(host, "usr")["State"]["ExitCode"] == 3
 
 
 def test_kill_with_a_signal_and_to_the_end(host: Host) -> None:
-    host.docker("run", "-d", "--name", "kk", "busybox", "sh", "-c",
-                "trap 'echo got' HUP; while :; do sleep 0.1; done")
+    host.docker(
+        "run",
+        "-d",
+        "--name",
+        "kk",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'echo got' HUP; while :; do sleep 0.1; done",
+    )
     time.sleep(0.3)
     host.docker("kill", "-s", "HUP", "kk")
     time.sleep(0.5)
@@ -57,8 +83,9 @@ def test_the_file_system_survives_a_restart(host: Host) -> None:
 
 
 def test_pause_stops_time_and_unpause_goes_on(host: Host) -> None:
-    host.docker("run", "-d", "--name", "pp", "busybox", "sh", "-c",
-                "while :; do echo x; sleep 0.1; done")
+    host.docker(
+        "run", "-d", "--name", "pp", "busybox", "sh", "-c", "while :; do echo x; sleep 0.1; done"
+    )
     time.sleep(0.3)
     host.docker("pause", "pp")
     assert inspect(host, "pp")["State"]["Status"] == "paused"
@@ -100,8 +127,10 @@ def test_a_restart_policy_counts_its_tries(host: Host) -> None:
 def test_a_running_container_is_not_removed_without_force(host: Host) -> None:
     host.docker("run", "-d", "--name", "busy", "busybox", "sleep", "60")
     refused = host.docker("rm", "busy", check=False)
-    assert 'cannot remove container "/busy": container is running' in refused.err.replace(
-        "\\", "") or "container is running" in refused.err
+    assert (
+        'cannot remove container "/busy": container is running' in refused.err.replace("\\", "")
+        or "container is running" in refused.err
+    )
     host.docker("rm", "-f", "busy")
     gone = host.docker("inspect", "busy", check=False)
     assert "No such object: busy" in gone.err or "no such object" in gone.err.lower()
@@ -124,15 +153,38 @@ def test_top_lists_the_guests_processes(host: Host) -> None:
 def test_events_tell_the_whole_life_in_order(host: Host) -> None:
     since = str(time.time())
     host.docker("run", "--rm", "--name", "ee", "busybox", "true")
-    out = host.docker("events", "--since", since, "--until", str(time.time() + 0.5),
-                      "--filter", "container=ee", "--format", "{{.Action}}").out.split()
+    out = host.docker(
+        "events",
+        "--since",
+        since,
+        "--until",
+        str(time.time() + 0.5),
+        "--filter",
+        "container=ee",
+        "--format",
+        "{{.Action}}",
+    ).out.split()
     assert [a for a in out if a in ("create", "attach", "start", "die", "destroy")] == [
-        "create", "attach", "start", "die", "destroy"]
+        "create",
+        "attach",
+        "start",
+        "die",
+        "destroy",
+    ]
 
 
 def test_attach_sees_output_and_detach_leaves_it_running(host: Host) -> None:
-    host.docker("run", "-d", "-i", "--name", "aa", "busybox", "sh", "-c",
-                "read line; echo heard $line; sleep 60")
+    host.docker(
+        "run",
+        "-d",
+        "-i",
+        "--name",
+        "aa",
+        "busybox",
+        "sh",
+        "-c",
+        "read line; echo heard $line; sleep 60",
+    )
     process = subprocess.Popen(
         [DOCKER, "-H", host.url, "attach", "aa"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -49,9 +49,7 @@ def test_a_missing_program_is_named_in_the_error(host: Host) -> None:
 
 
 def test_a_missing_image_is_a_clear_error_with_125(host: Host) -> None:
-    result = host.docker(
-        "run", "--rm", "--pull", "never", "nothing-here:1", check=False
-    )
+    result = host.docker("run", "--rm", "--pull", "never", "nothing-here:1", check=False)
     assert result.code == 125
     assert "No such image: nothing-here:1" in result.err
 
@@ -63,8 +61,9 @@ def test_an_unknown_runtime_is_refused(host: Host) -> None:
 
 
 def test_stdin_reaches_the_container_and_its_end_too(host: Host) -> None:
-    result = host.docker("run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end",
-                         stdin=b"hello\n")
+    result = host.docker(
+        "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", stdin=b"hello\n"
+    )
     assert result.out == "hello\nend\n"
 
 
@@ -76,8 +75,20 @@ def test_a_megabyte_comes_back_unchanged(host: Host) -> None:
 
 def test_environment_workdir_hostname_and_user(host: Host) -> None:
     result = host.docker(
-        "run", "--rm", "-e", "A=b c", "-w", "/var/lib", "-h", "box", "-u", "user:users",
-        "busybox", "sh", "-c", 'echo "$A|$(pwd)|$(hostname)|$(id -u):$(id -g)|$HOME"',
+        "run",
+        "--rm",
+        "-e",
+        "A=b c",
+        "-w",
+        "/var/lib",
+        "-h",
+        "box",
+        "-u",
+        "user:users",
+        "busybox",
+        "sh",
+        "-c",
+        'echo "$A|$(pwd)|$(hostname)|$(id -u):$(id -g)|$HOME"',
     )
     assert result.out == "b c|/var/lib|box|1000:100|/home\n"
 
@@ -102,8 +113,18 @@ def test_the_default_capabilities_are_dockers(host: Host) -> None:
 
 
 def test_capabilities_can_be_added_and_dropped(host: Host) -> None:
-    out = host.docker("run", "--rm", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "busybox",
-                      "grep", "CapEff", "/proc/self/status").out
+    out = host.docker(
+        "run",
+        "--rm",
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "NET_ADMIN",
+        "busybox",
+        "grep",
+        "CapEff",
+        "/proc/self/status",
+    ).out
     assert out.split()[1] == "0000000000001000"
 
 
@@ -116,8 +137,15 @@ def test_seccomp_is_on_by_default_and_can_be_lifted(host: Host) -> None:
 
 def test_a_read_only_root_is_one_and_tmpfs_is_writable(host: Host) -> None:
     result = host.docker(
-        "run", "--rm", "--read-only", "--tmpfs", "/scratch:size=1m,mode=1777", "busybox", "sh",
-        "-c", "touch /x 2>&1; touch /scratch/y && df -k /scratch | tail -1",
+        "run",
+        "--rm",
+        "--read-only",
+        "--tmpfs",
+        "/scratch:size=1m,mode=1777",
+        "busybox",
+        "sh",
+        "-c",
+        "touch /x 2>&1; touch /scratch/y && df -k /scratch | tail -1",
     )
     assert "Read-only file system" in result.out
     assert " 1024 " in result.out
@@ -125,7 +153,11 @@ def test_a_read_only_root_is_one_and_tmpfs_is_writable(host: Host) -> None:
 
 def test_proc_and_sys_are_masked(host: Host) -> None:
     out = host.docker(
-        "run", "--rm", "busybox", "sh", "-c",
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
         "echo x > /proc/sys/kernel/hostname; cat /proc/kcore | wc -c; touch /sys/x",
         check=False,
     )
@@ -134,8 +166,18 @@ def test_proc_and_sys_are_masked(host: Host) -> None:
 
 
 def test_memory_limit_is_enforced_and_oom_is_told(host: Host) -> None:
-    host.docker("run", "--name", "hog", "-m", "32m", "busybox", "sh", "-c",
-                "x=a; while true; do x=$x$x; done", check=False)
+    host.docker(
+        "run",
+        "--name",
+        "hog",
+        "-m",
+        "32m",
+        "busybox",
+        "sh",
+        "-c",
+        "x=a; while true; do x=$x$x; done",
+        check=False,
+    )
     state = json.loads(host.docker("inspect", "hog").out)[0]["State"]
     assert state["ExitCode"] == 137
     assert state["OOMKilled"] is True
@@ -143,15 +185,23 @@ def test_memory_limit_is_enforced_and_oom_is_told(host: Host) -> None:
 
 def test_the_pids_limit_is_enforced(host: Host) -> None:
     result = host.docker(
-        "run", "--rm", "--pids-limit", "5", "busybox", "sh", "-c",
-        "for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait", check=False,
+        "run",
+        "--rm",
+        "--pids-limit",
+        "5",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait",
+        check=False,
     )
     assert "can't fork" in result.err
 
 
 def test_ulimits_arrive(host: Host) -> None:
-    result = host.docker("run", "--rm", "--ulimit", "nofile=123:456", "busybox", "sh", "-c",
-                         "ulimit -n; ulimit -Hn")
+    result = host.docker(
+        "run", "--rm", "--ulimit", "nofile=123:456", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"
+    )
     assert result.out.split() == ["123", "456"]
 
 
@@ -162,8 +212,9 @@ def test_init_reaps_and_forwards(host: Host) -> None:
 
 def test_labels_and_names_show_in_ps(host: Host) -> None:
     host.docker("run", "-d", "--name", "web", "--label", "tier=front", "busybox", "sleep", "60")
-    rows = host.docker("ps", "--filter", "label=tier=front", "--format",
-                       "{{.Names}} {{.Image}} {{.State}}").out
+    rows = host.docker(
+        "ps", "--filter", "label=tier=front", "--format", "{{.Names}} {{.Image}} {{.State}}"
+    ).out
     assert rows == "web busybox running\n"
 
 
@@ -175,12 +226,20 @@ def test_a_name_can_be_used_once(host: Host) -> None:
 
 
 def test_storage_size_is_what_was_asked(host: Host) -> None:
-    out = host.docker("run", "--rm", "--storage-opt", "size=200m", "busybox", "sh", "-c",
-                      "df -m / | tail -1").out
+    out = host.docker(
+        "run", "--rm", "--storage-opt", "size=200m", "busybox", "sh", "-c", "df -m / | tail -1"
+    ).out
     assert 120 < int(out.split()[1]) <= 200
 
 
 def test_sysctls_are_set(host: Host) -> None:
-    out = host.docker("run", "--rm", "--sysctl", "net.ipv4.ip_forward=1", "busybox", "cat",
-                      "/proc/sys/net/ipv4/ip_forward").out
+    out = host.docker(
+        "run",
+        "--rm",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "busybox",
+        "cat",
+        "/proc/sys/net/ipv4/ip_forward",
+    ).out
     assert out == "1\n"

@@ -1,4 +1,4 @@
-"""A daemon under test: its own data root, exec root and network namespace, the real CLI beside it."""
+"""A daemon under test: with roots and a network namespace of its own, the real CLI beside it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Linux capabilities: names, bits, and what ``--cap-add`` and ``--cap-drop`` make of them.
 
 Numbers are those of ``linux/capability.h``. The words of errors and the order of adding and
-dropping are Docker's. The sets reach the guest as bit masks; what a privileged container may do with
-them ends at the guest's kernel.
+dropping are Docker's. The sets reach the guest as bit masks; what a privileged container may do
+with them ends at the guest's kernel.
 """
 
 from __future__ import annotations

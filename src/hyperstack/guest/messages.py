@@ -13,6 +13,7 @@ and a test keeps the two equal.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
@@ -211,7 +212,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Root:
-    """A container's root: EROFS layers, uppermost first, under one overlay whose upper is *disk*."""
+    """A container's root: EROFS layers, uppermost first, under an overlay whose upper is *disk*."""
 
     layers: tuple[Source, ...] = _list(1)
     disk: Source | None = tag(2)
@@ -363,8 +364,9 @@ class RootMount:
 class Container:
     """A container to set up and start.
 
-    ``namespaces`` are the CLONE_NEW* bits to make new; those in ``joins`` are shared with a sibling;
-    any other is the guest's own. ``init`` puts the agent's reaper as PID 1 before the process.
+    ``namespaces`` are the CLONE_NEW* bits to make new; those in ``joins`` are shared with a
+    sibling; any other is the guest's own.
+    ``init`` puts the agent's reaper as PID 1 before the process.
     ``privileged``: no masking, sysfs and cgroups writable, every device of the guest.
     """
 
@@ -685,7 +687,7 @@ def _message_types() -> list[type[Any]]:
 
 def _upper(name: str) -> str:
     out = [name[0]]
-    for previous, char in zip(name, name[1:], strict=False):
+    for previous, char in itertools.pairwise(name):
         out.append("_" + char if char.isupper() and previous.islower() else char)
     return "".join(out).upper()
 
@@ -693,11 +695,21 @@ def _upper(name: str) -> str:
 def header() -> str:
     """Return the text of ``native/agent/messages.h``."""
     lines = [
-        "/* Numbers of the agent protocol. Made by python -m hyperstack.guest.messages: don't edit. */",
+        "/* Numbers of the agent protocol. "
+        "Made by python -m hyperstack.guest.messages: don't edit. */",
         "#ifndef HYPER_MESSAGES_H",
         "#define HYPER_MESSAGES_H",
     ]
-    for name in ("VERSION", "HEADER", "MAX_MESSAGE", "MAX_DATA", "MAX_DEPTH", "PORT", "PREFIX", "WINDOW"):
+    for name in (
+        "VERSION",
+        "HEADER",
+        "MAX_MESSAGE",
+        "MAX_DATA",
+        "MAX_DEPTH",
+        "PORT",
+        "PREFIX",
+        "WINDOW",
+    ):
         lines.append(f"#define HYPER_{name} {globals()[name]}u")
     for name in ("GUEST_ADDRESS", "HOST_ADDRESS", "READY"):
         lines.append(f'#define HYPER_{name} "{globals()[name]}"')
@@ -710,8 +722,10 @@ def header() -> str:
         fields = dataclasses.fields(cls)
         if fields:
             lines.append(f"enum hyper_field_{_upper(cls.__name__).lower()} {{")
-            lines += [f"    F_{_upper(cls.__name__)}_{f.name.upper()} = {f.metadata['tag']},"
-                      for f in fields]
+            lines += [
+                f"    F_{_upper(cls.__name__)}_{f.name.upper()} = {f.metadata['tag']},"
+                for f in fields
+            ]
             lines.append("};")
     return "\n".join([*lines, "#endif", ""])
 

@@ -1,4 +1,4 @@
-"""What long image operations say while they run: the values that clients' progress bars are made of."""
+"""What long image operations say while they run: what clients' progress bars are made of."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_the_daemon_may_be_killed_at_any_instant(victim: Host) -> None:
     _check_counter(victim)
     _check_states(victim)
     victim.remove_everything()
-    victim.docker("rmi", "-f", *{line for line in victim.docker("images", "-q").out.split()})
+    victim.docker("rmi", "-f", *set(victim.docker("images", "-q").out.split()))
     assert leftovers(victim) == []
 
 
