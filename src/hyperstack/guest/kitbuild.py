@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _check_programs() -> None:
 
 async def _build(kit_dir: Path, mirror: str, say: Callable[[str], None]) -> Kit:
     for left in kit_dir.glob(f"{PARTIAL}*"):
-        await asyncio.to_thread(shutil.rmtree, left)
+        await asyncio.to_thread(_remove, left)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=kit_dir) as work:
         root = Path(work) / "kit"
         root.mkdir()
@@ -99,6 +100,16 @@ async def _assemble(work: Path, root: Path, mirror: str, say: Callable[[str], No
     await kitroots.add_images(root)
     _settle_modes(root)
     return await asyncio.to_thread(_manifest, root, archive, uml, qemu)
+
+
+def _remove(left: Path) -> None:
+    """Remove what a killed build left; a program that it had started may write on for a moment."""
+    for _ in range(60):
+        shutil.rmtree(left, ignore_errors=True)
+        if not left.exists():
+            return
+        time.sleep(0.5)
+    shutil.rmtree(left)
 
 
 def _settle_modes(root: Path) -> None:
