@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from hyperstack.engine import rooms, runtimes
@@ -17,19 +17,22 @@ from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import (
     Conflict,
     Forbidden,
+    GuestError,
     HyperError,
     InternalError,
     InvalidParameter,
     NotFound,
 )
 from hyperstack.guest import messages
-from hyperstack.guest.client import AgentFailure
+from hyperstack.guest.client import AgentFailure, OutputStream
 from hyperstack.model import Container, PathStat
 
 log = logging.getLogger(__name__)
 
 ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC = 2, 21, 20, 30, 22, 28
 BOUND = 24 * 3600.0
+QUIET = 120.0
+"""Seconds for which a guest that is to send or take a tar may do nothing."""
 
 
 @asynccontextmanager
@@ -134,13 +137,26 @@ async def get(core: Core, container: Container, path: str) -> tuple[PathStat, As
 
     async def chunks() -> AsyncIterator[bytes]:
         try:
-            async for offset, data in stream:
+            while (piece := await _piece(stream)) is not None:
+                offset, data = piece
                 yield data
                 stream.take(offset + len(data))
         finally:
             await holder.__aexit__(None, None, None)
 
     return _stat(found), chunks()
+
+
+async def _piece(stream: OutputStream) -> tuple[int, bytes] | None:
+    """Return the next bytes of a tar and their offset, None at its end. Raises GuestError."""
+    try:
+        async with asyncio.timeout(QUIET):
+            return await anext(stream)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError:
+        stream.reset()
+        raise GuestError(f"the guest sent nothing of the archive for {QUIET:.0f} s") from None
 
 
 async def put(
@@ -187,8 +203,8 @@ async def _send(
 
     async def feed() -> None:
         async for data in body:
-            await stream.write(data)
-        await stream.eof()
+            await _within(stream.write(data))
+        await _within(stream.eof())
 
     answer = asyncio.create_task(sandbox.call(messages.Op.ARCHIVE_PUT, request, timeout=BOUND))
     feeding = asyncio.create_task(feed())
@@ -204,7 +220,18 @@ async def _send(
         await asyncio.gather(answer, feeding, return_exceptions=True)
 
 
-async def export(core: Core, container: Container, *, diff: bool = False) -> AsyncIterator[bytes]:
+async def _within(step: Awaitable[None]) -> None:
+    """Let the guest take a part of a tar. Raises GuestError if it does not."""
+    try:
+        async with asyncio.timeout(QUIET):
+            await step
+    except TimeoutError:
+        raise GuestError(f"the guest took nothing of the archive for {QUIET:.0f} s") from None
+
+
+async def export(
+    core: Core, container: Container, *, diff: bool = False
+) -> AsyncGenerator[bytes, None]:
     """Return the container's root as a tar, or with *diff* its changes as a layer."""
     holder = reach(core, container)
     sandbox = await holder.__aenter__()
@@ -221,9 +248,10 @@ async def export(core: Core, container: Container, *, diff: bool = False) -> Asy
         await holder.__aexit__(type(error), error, error.__traceback__)
         raise
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         try:
-            async for offset, data in stream:
+            while (piece := await _piece(stream)) is not None:
+                offset, data = piece
                 yield data
                 stream.take(offset + len(data))
         finally:
@@ -238,6 +266,6 @@ async def changes(core: Core, container: Container) -> list[messages.Change]:
         raise Conflict(f"container {container.id} is being removed")
     async with reach(core, container) as sandbox:
         found: messages.Changes = await sandbox.call(
-            messages.Op.CHANGES, messages.ContainerRef(id=container.id), timeout=120.0
+            messages.Op.CHANGES, messages.ContainerRef(id=container.id), timeout=QUIET
         )
     return list(found.changes)

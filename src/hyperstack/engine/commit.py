@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from hyperstack.engine import archive
 from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
-from hyperstack.errors import Conflict, HyperError
+from hyperstack.errors import Conflict, HyperError, InternalError
 from hyperstack.image.changes import apply_changes
 from hyperstack.model import Container, ContainerConfig, Status
 
@@ -40,8 +41,8 @@ async def commit(
     if frozen:
         await _freeze(core, container)
     folder = core.config.data_root / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="commit-") as file:
             path = Path(file.name)
             await _write(path, await archive.export(core, container, diff=True))
@@ -55,6 +56,8 @@ async def commit(
                 comment=comment,
                 reference=f"{repo}:{tag}" if repo and tag else repo,
             )
+    except OSError as error:
+        raise InternalError(f"commit of {container.name}: {error.strerror or error}") from error
     finally:
         if frozen:
             await _thaw(core, container)
@@ -80,10 +83,11 @@ def _config(container: Container, config: ContainerConfig | None) -> ContainerCo
     return msgspec.structs.replace(base, **given)
 
 
-async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:
-    with path.open("wb") as file:
-        async for chunk in chunks:
-            file.write(chunk)
+async def _write(path: Path, chunks: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(chunks):
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
 
 
 async def _freeze(core: Core, container: Container) -> None:

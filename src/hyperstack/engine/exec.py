@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hyperstack.engine import claims
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
 from hyperstack.engine.seccomp import filter_for
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 300.0
 """Seconds for which an ended exec can still be inspected."""
+NOT_RUN = 126
+"""Exit code of what could not be started."""
 MOST = 1000
 """Execs of one container that have not ended at most."""
 
@@ -98,10 +101,16 @@ async def start(
         )
         started: messages.Started = await live.sandbox.call(messages.Op.EXEC, request)
     except AgentFailure as failure:
-        live.exec_ended.pop(handle, None)
         error = start_error(failure)
-        execution.exit_code = 127 if "not found" in error.message else 126
+        execution.exit_code = 127 if "not found" in error.message else NOT_RUN
         raise _exec_error(error) from failure
+    except BaseException:
+        execution.exit_code = NOT_RUN
+        raise
+    finally:
+        if execution.exit_code is not None:
+            live.exec_ended.pop(handle, None)
+            _forget_later(core, execution)
     execution.running, execution.pid = True, started.pid
     session = _open(core, live, execution, streams, None if detach else config)
     core.tasks.start(f"exec {execution.id[:12]}", _watch(core, live, execution, ended, session))
@@ -184,7 +193,7 @@ async def _watch(
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         await asyncio.wait({ended}, timeout=1.0)
-    execution.exit_code = ended.result().code if ended.done() else 137
+    execution.exit_code = claims.exit_code(ended.result().code) if ended.done() else 137
     pumps = live.exec_pumps.get(execution.handle, [])
     await _drain(pumps)
     execution.running = False
@@ -195,8 +204,11 @@ async def _watch(
     core.event(live.container, "exec_die", execID=execution.id, exitCode=str(execution.exit_code))
     if not live.ended.done():
         await _release(live, execution.handle)
-    await asyncio.sleep(KEPT)
-    core.execs.pop(execution.id, None)
+    _forget_later(core, execution)
+
+
+def _forget_later(core: Core, execution: Exec) -> None:
+    asyncio.get_running_loop().call_later(KEPT, core.execs.pop, execution.id, None)
 
 
 async def _drain(pumps: list[Pump]) -> None:

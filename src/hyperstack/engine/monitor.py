@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperstack.engine import networking, remove, restart
+from hyperstack.engine import claims, networking, remove, restart
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case, record
@@ -16,15 +16,21 @@ from hyperstack.engine.sandbox import Sandbox
 from hyperstack.guest import messages
 from hyperstack.guest.messages import EventKind
 from hyperstack.model import Container, Status
+from hyperstack.vmm.console import last_words
 
 log = logging.getLogger(__name__)
 
 KILLED = 137
 """Exit code of a container whose machine died: what SIGKILL of it would have left."""
+MOST_QUESTIONS = 256
+"""DNS questions of one sandbox that are dealt with at once; further ones are dropped."""
+OOM_PAUSE = 1.0
+"""Seconds between two events of the kind oom of one container."""
 
 
 def dispatcher(core: Core, sandbox: Sandbox) -> Callable[[EventKind, Any], None]:
     """Return what hands a sandbox's events to its containers."""
+    asked: set[asyncio.Task[Any]] = set()
 
     def handle(kind: EventKind, message: Any) -> None:
         lives = [core.live[c] for c in sandbox.row.containers if c in core.live]
@@ -34,12 +40,22 @@ def dispatcher(core: Core, sandbox: Sandbox) -> Callable[[EventKind, Any], None]
         elif kind == EventKind.OOM:
             for live in lives:
                 if live.container.id == message.id:
-                    live.oom_seen = True
-                    core.event(live.container, "oom")
-        elif kind == EventKind.DNS_QUERY:
-            core.tasks.start("dns", networking.answer_dns(core, sandbox, message))
+                    _oom(core, live)
+        elif kind == EventKind.DNS_QUERY and len(asked) < MOST_QUESTIONS:
+            task = core.tasks.start("dns", networking.answer_dns(core, sandbox, message))
+            asked.add(task)
+            task.add_done_callback(asked.discard)
 
     return handle
+
+
+def _oom(core: Core, live: Live) -> None:
+    """Tell of a kill for memory, once in a while: the guest decides how many there are."""
+    now = time.monotonic()
+    if not live.oom_seen or now - live.oom_told >= OOM_PAUSE:
+        live.oom_told = now
+        core.event(live.container, "oom")
+    live.oom_seen = True
 
 
 async def watch(core: Core, live: Live) -> None:
@@ -66,6 +82,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         if again:
             container.state.status = Status.RESTARTING
         core.live.pop(container.id, None)
+        _drop_unstarted(core, container)
         live.log.close()
         await in_any_case("networks", networking.unplug(core, container))
         if not (container.host.auto_remove and not again):
@@ -86,18 +103,28 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         restart.schedule(core, container, lifetime)
 
 
+def _drop_unstarted(core: Core, container: Container) -> None:
+    """Forget the execs that nobody has started: they can't be any more."""
+    for execution in list(core.execs.values()):
+        if execution.container == container.id and not execution.started:
+            del core.execs[execution.id]
+
+
 def _record_exit(container: Container, live: Live, ended: messages.ProcessState | None) -> float:
     """Write how it ended into the container's state; return its lifetime in seconds."""
     state = container.state
-    state.finished_ns = ended.finished_ns if ended and ended.finished_ns else time.time_ns()
+    state.finished_ns = claims.moment(ended.finished_ns if ended else 0)
     if ended is not None:
-        state.exit_code = ended.code
+        state.exit_code = claims.exit_code(ended.code)
         state.oom_killed = ended.oom or (live.oom_seen and ended.signal == 9)
         state.error = ""
     else:
         state.exit_code = KILLED
-        tail = live.sandbox.machine.console_tail(512).strip()
+        tail = last_words(live.sandbox.machine.console_tail())
+        failure = live.sandbox.failure
         state.error = "the container's virtual machine ended unexpectedly"
+        if failure:
+            state.error = f"the container's virtual machine was killed: {failure}"
         if tail and not live.stopping:
             state.error += f"; its console ended with: {tail}"
         if live.stopping:

@@ -22,6 +22,9 @@ KEPT = 16 << 10
 CHUNK = 64 << 10
 PAUSE = 0.05
 """Seconds of rest after a large piece, which bounds a flood to about a megabyte a second."""
+WORDS, WIDTH = 4, 200
+"""Lines of a dead machine's last words, and characters of each."""
+_PANICS = ("Kernel panic", "BUG: ", "Oops: ")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 
@@ -128,3 +131,15 @@ def printable(data: bytes) -> str:
     """Return console bytes as text in which nothing can act on a terminal or forge a log line."""
     text = _ESCAPES.sub("", data.decode(errors="replace")).replace("\r\n", "\n")
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] != "C")
+
+
+def last_words(tail: str) -> str:
+    """Return what tells of a machine's end in its console's *tail*, in a few lines.
+
+    That is a kernel's panic if there was one, else what came after the agent's READY line.
+    """
+    text = tail.rpartition(READY)[2]
+    found = max(text.rfind(mark) for mark in _PANICS)
+    lines = [line.strip() for line in text[max(found, 0) :].strip().splitlines()]
+    chosen = lines[:WORDS] if found >= 0 else lines[-WORDS:]
+    return "\n".join(line[:WIDTH] for line in chosen)
