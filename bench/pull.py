@@ -13,20 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.measure import Outcome
+from bench.stage import Stage, until
 from tests.framework.host import Host
 
-COMPRESSED = 100_000_000
+PARTS = 220
+"""Files of a megabyte that gzip to 100 MB together."""
 PORT = 5050
 
 
 def _tree(folder: Path) -> Path:
-    """Make a tar of files that gzip to about 100 MB: program-like, half of it compressible."""
+    """Make a tar of 220 MB that gzips to about 100 MB, as programs and text do."""
     target = folder / "layer.tar"
     source = random.Random(1)
     words = [source.randbytes(8) for _ in range(4096)]
     with tarfile.open(target, "w") as tar:
-        for number in range(220):
-            data = b"".join(source.choice(words) + source.randbytes(4) for _ in range(80_000))
+        for number in range(PARTS):
+            data = b"".join(source.choice(words) * 3 + source.randbytes(4) for _ in range(36_000))
             path = folder / "part"
             path.write_bytes(data)
             tar.add(path, f"data/{number:04d}")
@@ -47,7 +49,8 @@ def _registry(host: Host, folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        time.sleep(1)
+        probe = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 5)"
+        until(lambda: host.inside("python3", "-c", probe).code == 0)
         yield f"127.0.0.1:{PORT}"
     finally:
         process.terminate()
@@ -60,8 +63,11 @@ def _largest(folder: Path) -> Path:
     return max((path for path in blobs if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-def pull(host: Host, folder: Path) -> Outcome:
+def pull(stage: Stage) -> Outcome:
     """Return how many times longer a pull takes than ``gzip -dc`` of the layer alone."""
+    host = stage.host
+    folder = host.root / "pull"
+    folder.mkdir()
     tar = _tree(folder)
     with _registry(host, folder) as address:
         name = f"{address}/bench/layer:1"
