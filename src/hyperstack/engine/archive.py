@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from hyperstack.engine import rooms, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox
+from hyperstack.engine.start import damaged_root
 from hyperstack.errors import (
     Conflict,
     Forbidden,
@@ -66,9 +67,8 @@ async def _service(core: Core, container: Container) -> Sandbox:
         await sandbox.call(messages.Op.ROOT_MOUNT, mount)
     except AgentFailure as failure:
         await core.sandboxes.end(sandbox, clean=False)
-        raise InternalError(
-            f"the disk of container {container.name} can't be mounted: {failure.detail}"
-        ) from failure
+        words = damaged_root(failure.detail) or f"its root can't be mounted: {failure.detail}"
+        raise InternalError(f"container {container.name}: {words}") from failure
     except BaseException:
         await core.sandboxes.end(sandbox, clean=False)
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 from pathlib import Path
 
 from hyperstack.engine.core import Core
@@ -33,6 +34,25 @@ async def make(core: Core, container: Container) -> None:
                 "on device; remove unused containers or images (docker system prune)"
             ) from error
         raise InternalError(f"the container's disk could not be made: {error}") from error
+
+
+def check(core: Core, container: Container) -> None:
+    """Raise InternalError if the container's disk was lost or replaced behind our back.
+
+    What lies in it is looked at by its guest alone.
+    """
+    try:
+        status = core.disk(container.id).lstat()
+        state = "" if stat.S_ISREG(status.st_mode) else "is not a file"
+        if not state and status.st_size != container.disk_size:
+            state = f"has {status.st_size} bytes and not {container.disk_size}"
+    except OSError as error:
+        state = f"is missing ({error.strerror})"
+    if state:
+        raise InternalError(
+            f"the disk of container {container.name} {state}: what the container had written is "
+            "lost; remove the container and create it again"
+        )
 
 
 async def template_for(core: Core, size: int) -> Path:

@@ -8,14 +8,16 @@ import gzip
 import io
 import os
 import time
+import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from hyperstack.engine.logfile import LogWriter
+from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 
 CHUNK = 1 << 18
@@ -201,7 +203,15 @@ class LogReader:
         return False
 
     async def records(self) -> AsyncIterator[LogRecord]:
-        """Yield the records that the query asks for, oldest first."""
+        """Yield the records that the query asks for, oldest first. Raises InternalError."""
+        try:
+            async with contextlib.aclosing(self._records()) as found:
+                async for record in found:
+                    yield record
+        except (OSError, EOFError, zlib.error) as error:
+            raise InternalError(f"the container's log can't be read: {error}") from error
+
+    async def _records(self) -> AsyncGenerator[LogRecord, None]:
         if self._writer is not None:
             self._writer.readers.add(self._changed)
         try:

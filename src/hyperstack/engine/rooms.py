@@ -55,8 +55,7 @@ async def prepare(
     layers = tuple(dict.fromkeys(core.images.rootfs(container.image_id)))
     check_layers(layers)
     disk = core.disk(container.id)
-    if not disk.exists():
-        await disks.make(core, container)
+    disks.check(core, container)
     shares, mounts = ((), ()) if service else await _mounts(core, container)
     host = container.host
     plan = SandboxPlan(

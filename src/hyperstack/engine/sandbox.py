@@ -27,7 +27,9 @@ from hyperstack.guest.kit import Kit
 from hyperstack.ids import ContainerId, SandboxId, new_id
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform.cgroup import CgroupLimits, Cgroups
+from hyperstack.image.erofs import is_whole
 from hyperstack.platform.tasks import Tasks
+from hyperstack.platform import netns as namespaces
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
 from hyperstack.volume.share import TAG as SHARE_TAG
@@ -275,6 +277,9 @@ class Sandboxes:
         sandbox.agent.on_event = sandbox.dispatch
         self.live[row.id] = sandbox
         self._tasks.start(f"connection {row.id[:12]}", self._keep_connected(sandbox))
+            # Somebody may have cleared the exec root; the machine holds its namespace.
+            if await asyncio.to_thread(namespaces.restore, sandbox.netns, machine.pid):
+                log.warning("the network namespace of sandbox %s was found again", row.id[:12])
         return sandbox
 
     async def _keep_connected(self, sandbox: Sandbox) -> None:
@@ -378,7 +383,7 @@ def layer_name(path: Path) -> str:
 def check_layers(paths: Sequence[Path]) -> None:
     """Raise InternalError if a layer of an image is missing on the host."""
     for path in paths:
-        if not path.exists():
+        if not is_whole(path):
             raise InternalError(
                 f"layer {path.stem[:12]} of the image is missing; pull or load the image again"
             )

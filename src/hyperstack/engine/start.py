@@ -181,10 +181,23 @@ def start_error(failure: AgentFailure) -> HyperError:
         return InternalError(f"{PREFIX}{detail}: no space left on device")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
     return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
+    if failure.stage == Stage.ROOT and (damaged := damaged_root(detail)):
+        return InternalError(f"{PREFIX}{damaged}: unknown")
 
 
 def exit_code_of(error: HyperError) -> int:
     """Return the exit code that a failed start leaves, as moby derives it from the sentence."""
+def damaged_root(detail: str) -> str:
+    """Say what to do if the guest could not mount a layer or the disk; empty if it was not that."""
+    if detail.startswith("mounting layer "):
+        return f"a layer of the image is damaged ({detail}); remove the image and pull it again"
+    if detail.startswith("mounting disk "):
+        return (
+            f"the container's disk is damaged ({detail}); remove the container and create it again"
+        )
+    return ""
+
+
     text = error.message.lower()
     if PREFIX.lower() not in text:
         return 128

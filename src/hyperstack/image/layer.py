@@ -65,8 +65,8 @@ class LayerStore:
         return self.root / f"{hex_of(diff_id)}.erofs"
 
     def has(self, diff_id: str) -> bool:
-        """Tell whether the layer is here."""
-        return self.path(diff_id).exists() and diff_id in self._known
+        """Tell whether the layer is here, and its file is whole."""
+        return diff_id in self._known and erofs.is_whole(self.path(diff_id))
 
     def info(self, diff_id: str) -> LayerInfo:
         """Return what is known of a layer that is here. Raises InternalError if it is not."""

@@ -164,10 +164,15 @@ class Pull:
         if digest is None:
             return None
         image = self._images.lookup(reference.with_digest(digest).familiar())
-        if image is None:
+        if image is None or not self._whole(image):
             return None
         wanted = self._platform or host()
         return image if wanted.accepts(self._images.platform(image)) else None
+
+    def _whole(self, image: str) -> bool:
+        """Tell whether no layer of an image was lost: else it is pulled again."""
+        config = parse_config(self._images.config_of(image))
+        return all(self._images.layers.has(diff_id) for diff_id in config.rootfs.diff_ids)
 
     async def _resolve(
         self, repository: Repository, reference: Reference, digest: Digest | None

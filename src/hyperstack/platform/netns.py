@@ -63,7 +63,7 @@ def create(path: Path) -> None:
         _call("mount", b"/proc/thread-self/ns/net", os.fsencode(path), None, MS_BIND, None)
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o710)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
         try:
             _in_thread(work)
@@ -72,6 +72,30 @@ def create(path: Path) -> None:
             raise
     except OSError as error:
         raise InternalError(f"a network namespace can't be made: {error.strerror}") from error
+
+
+def restore(path: Path, pid: int) -> bool:
+    """Let the namespace that process *pid* is in live as *path* again, if that is gone; blocking.
+
+    Tells whether it had to. Raises InternalError if the process is gone or the kernel refuses.
+    """
+    own = Path(f"/proc/{pid}/ns/net")
+    try:
+        if path.exists() and path.stat().st_ino == own.stat().st_ino:
+            return False
+        delete(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o710)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
+        try:
+            _call("mount", os.fsencode(own), os.fsencode(path), None, MS_BIND, None)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InternalError(
+            f"network namespace {path.name} can't be had again: {error.strerror}"
+        ) from error
+    return True
 
 
 def delete(path: Path) -> None:
