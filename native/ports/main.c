@@ -108,12 +108,22 @@ static void leave_stdio(void)
         die("/dev/null");
 }
 
+/* When the host's memory ends, what belongs to a machine goes before the daemon (platform/jail.py). */
+static void leave_protection(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "100", 3) != 3)
+        die("oom_score_adj");
+    close(fd);
+}
+
 static _Noreturn void serve(const char *pidfile, uid_t uid, char **cgroups, size_t count, int ready)
 {
     signal(SIGPIPE, SIG_IGN);
     if (setsid() < 0 || chdir("/"))
         die("session");
     join_cgroups(cgroups, count);
+    leave_protection();
     write_pidfile(pidfile);
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES = 1 << 20
+OOM_SCORE = "-500"
+"""As Docker's unit gives dockerd."""
 SETTLED = 5.0
 """Seconds after the first answer at which the start's garbage is collected."""
 RELOADABLE = ("debug", "log_level", "labels", "shutdown_timeout")
@@ -47,6 +49,7 @@ def run(config: Config) -> int:
     logs.setup(config.log_level)
     faulthandler.register(signal.SIGUSR1)
     _raise_file_limit()
+    _protect()
     become_subreaper()
     with contextlib.ExitStack() as stack:
         stack.enter_context(data_root_lock(config.data_root))
@@ -61,7 +64,7 @@ def run(config: Config) -> int:
 def data_root_lock(folder: Path) -> Iterator[None]:
     """Hold a data root alone. Raises Conflict if another daemon has it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o710)
         descriptor = os.open(folder / "hyperd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise InternalError(f"data root {folder} can't be written: {error.strerror}") from error
@@ -117,6 +120,17 @@ def _raise_file_limit() -> None:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
                 return
+
+
+def _protect() -> None:
+    """Be among the last that the kernel kills for memory, unless whoever started us chose a score.
+
+    Takes CAP_SYS_RESOURCE. Machines and helpers have a score of their own (``platform/jail.py``).
+    """
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        if score.read_text().strip() == "0":
+            score.write_text(OOM_SCORE)
 
 
 def notify(state: str) -> None:

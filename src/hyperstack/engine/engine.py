@@ -115,7 +115,7 @@ class Engine:
 
 def _own_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o710)
     except OSError as error:
         raise InternalError(f"{folder} can't be made: {error.strerror}; run as root") from error
 

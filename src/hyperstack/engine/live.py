@@ -8,7 +8,6 @@ has been drained.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -71,8 +70,8 @@ class Pump:
         """Stop reading; ``begin`` may be called again."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not awaited: the end of this task is no concern of ours, our own cancellation is.
+            await asyncio.wait({self._task})
             self._task = None
 
 
@@ -80,13 +79,15 @@ async def drained(pumps: list[Pump]) -> bool:
     """Wait until every pump has seen its end; False if they stopped making progress."""
     waits = [pump.done.wait() for pump in pumps]
     everything = asyncio.gather(*waits)
-    while pumps:
-        done, _ = await asyncio.wait({everything}, timeout=1.0)
-        if done:
-            return True
-        if time.monotonic() - max(p.progress for p in pumps) > DRAIN:
-            everything.cancel()
-            return False
+    try:
+        while pumps:
+            done, _ = await asyncio.wait({everything}, timeout=1.0)
+            if done:
+                return True
+            if time.monotonic() - max(p.progress for p in pumps) > DRAIN:
+                return False
+    finally:
+        everything.cancel()
     return True
 
 
@@ -103,12 +104,15 @@ class Live:
         self.log = writer
         self.hub = core.hub(container.id)
         self.oom_seen = False
+        self.oom_told = 0.0
         self.ended: asyncio.Future[messages.ProcessState | None]
         self.ended = asyncio.get_running_loop().create_future()
         self._pumps: list[Pump] = []
         self.exec_ended: dict[int, asyncio.Future[messages.ProcessState]] = {}
         self.exec_pumps: dict[int, list[Pump]] = {}
         self.stopping = False
+        self.restarting = False
+        """Whether it is stopped to be started again: ``--rm`` waits for another end."""
         self.adopted = False
         """Whether an earlier daemon started the container."""
         self.finished = asyncio.Event()
@@ -186,7 +190,10 @@ class Live:
         """Wait for the first process's end and until its output is stored; None = VMM died."""
         state = await self.ended
         if state is not None and not await drained(self._pumps):
-            log.warning("output of %s could not be drained", self.container.id[:12])
+            # A client that does not read holds its process back, but not the log of one that ended.
+            self.hub.finish()
+            if not await drained(self._pumps):
+                log.warning("output of %s could not be drained", self.container.id[:12])
         for pump in self._pumps:
             await pump.stop()
         for pumps in self.exec_pumps.values():

@@ -13,7 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from hyperstack.engine import health, monitor, networking, remove, restart, start
+from hyperstack.engine import claims, health, monitor, networking, remove, restart, start
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import open_log
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 GONE = "the container's virtual machine was gone when the daemon came back"
 PARALLEL = 16
+ADOPTION = 20.0
+"""Seconds within which a guest tells what runs in it; the API waits for that."""
 
 
 @dataclass
@@ -72,16 +74,13 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
         summary.swept += 1
         return set()
     try:
-        state: messages.State = await sandbox.call(messages.Op.LIST)
-    except HyperError as error:
-        log.warning("sandbox %s does not answer: %s", row.id[:12], error)
+        async with asyncio.timeout(ADOPTION):
+            state = await _look(sandbox)
+    except (HyperError, TimeoutError) as error:
+        log.warning("sandbox %s can't be taken up: %s", row.id[:12], error or "it is silent")
         await core.sandboxes.end(sandbox, clean=False)
         summary.swept += 1
         return set()
-    for process in state.processes:
-        sandbox.seen_handle(process.handle)
-        if not process.init:
-            await _orphan(sandbox, process)
     firsts = {p.container: p for p in state.processes if p.init}
     kept = {
         container.id
@@ -96,6 +95,16 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
     else:
         summary.adopted += 1
     return kept
+
+
+async def _look(sandbox: Sandbox) -> messages.State:
+    """Ask what runs in a sandbox, and leave what is nobody's any more. Raises HyperError."""
+    state = claims.check(await sandbox.call(messages.Op.LIST))
+    for process in state.processes:
+        sandbox.seen_handle(process.handle)
+        if not process.init:
+            await _orphan(sandbox, process)
+    return state
 
 
 async def _orphan(sandbox: Sandbox, process: messages.ProcessState) -> None:
@@ -134,7 +143,7 @@ async def _resume(
         container.state.status = Status.RUNNING
     container.sandbox = sandbox.id
     container.state.pid = sandbox.machine.pid
-    container.state.started_ns = process.started_ns or container.state.started_ns
+    container.state.started_ns = claims.moment(process.started_ns or container.state.started_ns)
     live.open_streams(Live.streams(container, process.handle))
     await networking.adopt(core, container)
     await record(core, container)
@@ -147,7 +156,7 @@ async def _resume(
 async def reconnected(core: Core, sandbox: Sandbox) -> None:
     """An agent's connection was made anew: ask what was missed."""
     sandbox.on_event = monitor.dispatcher(core, sandbox)
-    state: messages.State = await sandbox.call(messages.Op.LIST)
+    state = claims.check(await sandbox.call(messages.Op.LIST))
     for identifier in sandbox.row.containers:
         if (live := core.live.get(identifier)) is not None:
             await live.reconnected(state)

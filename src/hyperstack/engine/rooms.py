@@ -13,11 +13,16 @@ from hyperstack.engine.spec import Rooms
 from hyperstack.guest import messages
 from hyperstack.model import Container, HostConfig
 from hyperstack.platform.cgroup import CgroupLimits
-from hyperstack.vmm.base import Runtime
+from hyperstack.vmm.base import Runtime, most_processes
 from hyperstack.volume.share import ShareMount
 
 MiB = 1 << 20
 DISK = "scratch"
+BESIDE = 512 * MiB
+"""Bytes that a VMM and its helpers may take beside the VM's memory and half of it: page tables and
+kernel stacks of guest processes, what virtiofsd knows of files."""
+HELPERS = 256
+"""Processes and threads of a sandbox's helpers at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +63,10 @@ async def prepare(
     disks.check(core, container)
     shares, mounts = ((), ()) if service else await _mounts(core, container)
     host = container.host
+    memory = 256 * MiB if service else vm_memory(core, host)
     plan = SandboxPlan(
         runtime=runtime,
-        memory=256 * MiB if service else vm_memory(core, host),
+        memory=memory,
         cpus=vm_cpus(host),
         containers=(container.id,),
         service=service,
@@ -68,7 +74,7 @@ async def prepare(
         layers=layers,
         disks=((DISK, disk),),
         shares=shares,
-        limits=CgroupLimits() if service else cgroup_limits(host),
+        limits=cgroup_limits(HostConfig() if service else host, memory),
     )
     return Prepared(container=container, plan=plan, layers=layers, mounts=mounts)
 
@@ -115,8 +121,12 @@ def vm_cpus(host: HostConfig) -> int:
     return os.cpu_count() or 1
 
 
-def cgroup_limits(host: HostConfig) -> CgroupLimits:
-    """Return the limits of the sandbox's cgroup on the host."""
+def cgroup_limits(host: HostConfig, memory: int) -> CgroupLimits:
+    """Return the limits of the sandbox's cgroup on the host, whose VM has *memory* bytes.
+
+    Memory and processes are not the container's limits, which the guest keeps, but a bound on what
+    VMM and helpers can take of the host with any guest. Caches of files count, and give way.
+    """
     period = host.cpu_period or 100_000
     quota = host.cpu_quota
     if host.nano_cpus:
@@ -125,4 +135,6 @@ def cgroup_limits(host: HostConfig) -> CgroupLimits:
         cpu_quota=quota if quota > 0 else None,
         cpu_period=period if quota > 0 else None,
         cpu_weight=host.cpu_shares or None,
+        memory=memory + memory // 2 + BESIDE,
+        pids=most_processes(memory) + HELPERS,
     )

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from hyperstack.engine.rows import SandboxRow
 from hyperstack.errors import GuestError, HyperError, InternalError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentClient
+from hyperstack.guest.codec import ProtocolError
 from hyperstack.guest.kit import Kit
 from hyperstack.ids import ContainerId, SandboxId, new_id
 from hyperstack.network.sandbox import SandboxNetwork
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 RECONNECT = 10.0
 """Seconds within which a lost agent connection must be back, else the machine is killed."""
+LOSSES, LOSSES_WITHIN = 5, 60.0
+"""Connections lost within so many seconds after which no further one is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ class Sandbox:
         self.on_event: Callable[[messages.EventKind, Any], None] | None = None
         self._next_handle = 1
         self.dying = False
+        self.failure = ""
+        """Why this daemon killed the machine, if it had to."""
 
     @property
     def id(self) -> SandboxId:
@@ -198,8 +204,10 @@ class Sandboxes:
     ) -> MachineSpec:
         sandbox_dir = self._config.sandbox_dir(row.id)
         run_dir = self._config.sandbox_run_dir(row.id)
-        sandbox_dir.mkdir(parents=True, exist_ok=True)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (sandbox_dir, run_dir):
+            # Links to disks, whose mode a guest may change, and sockets: no other user comes by.
+            folder.parent.mkdir(mode=0o710, exist_ok=True)
+            folder.mkdir(mode=0o710, exist_ok=True)
         cgroups = self._cgroups.create(row.id, plan.limits)
         socket = None
         if plan.shares:
@@ -283,7 +291,8 @@ class Sandboxes:
         return sandbox
 
     async def _keep_connected(self, sandbox: Sandbox) -> None:
-        """Watch the connection of one sandbox; a guest that stays silent is killed."""
+        """Watch the connection of one sandbox; a guest that stays silent, or lies, is killed."""
+        losses: deque[float] = deque(maxlen=LOSSES)
         while not sandbox.dying and sandbox.agent is not None:
             lost = asyncio.create_task(sandbox.agent.wait_closed())
             dead = asyncio.create_task(sandbox.machine.wait())
@@ -298,16 +307,26 @@ class Sandboxes:
                 return
             if sandbox.dying:
                 return
+            losses.append(time.monotonic())
             try:
+                if isinstance(sandbox.agent.error, ProtocolError):
+                    raise sandbox.agent.error
+                if len(losses) == LOSSES and losses[-1] - losses[0] < LOSSES_WITHIN:
+                    raise GuestError(f"its connection was lost {LOSSES} times within a minute")
                 agent = await AgentClient.connect(sandbox.netns, deadline=RECONNECT)
+                agent.on_event = sandbox.dispatch
+                sandbox.agent = agent
+                if self.on_reconnect is not None:
+                    await self.on_reconnect(sandbox)
             except HyperError as error:
-                log.warning("sandbox %s lost its agent: %s", sandbox.id[:12], error)
-                await sandbox.machine.kill()
+                await self._condemn(sandbox, error.message)
                 return
-            agent.on_event = sandbox.dispatch
-            sandbox.agent = agent
-            if self.on_reconnect is not None:
-                await self.on_reconnect(sandbox)
+
+    async def _condemn(self, sandbox: Sandbox, reason: str) -> None:
+        """Kill a machine whose agent can't be dealt with; its containers end with the reason."""
+        log.warning("sandbox %s is killed: %s", sandbox.id[:12], reason)
+        sandbox.failure = reason
+        await sandbox.machine.kill()
 
     on_reconnect: Callable[[Sandbox], Any] | None = None
     """Awaited with a sandbox whose agent connection was lost and made anew."""

@@ -7,7 +7,7 @@ import errno
 import logging
 import time
 
-from hyperstack.engine import health, monitor, networking, remove, rooms, runtimes
+from hyperstack.engine import claims, health, monitor, networking, remove, rooms, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
@@ -70,7 +70,6 @@ async def start_locked(core: Core, container: Container) -> None:
     live: Live | None = None
     try:
         live = await _launch(core, container)
-        sandbox = live.sandbox
     except asyncio.CancelledError:
         error = InternalError("the start was cancelled")
         await core.tasks.carry_through("failed start", _failed(core, container, error))
@@ -85,22 +84,22 @@ async def start_locked(core: Core, container: Container) -> None:
     core.event(container, "start")
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)
-    log.info("container %s started in sandbox %s", container.name, sandbox.id[:12])
+    log.info("container %s started in sandbox %s", container.name, live.sandbox.id[:12])
 
 
 async def _launch(core: Core, container: Container) -> Live:
     prepared = await rooms.prepare(core, container, runtimes.resolve(core, container.runtime))
-    row = core.sandboxes.new_row(prepared.plan)
     writer = open_log(core, container, fresh=True)
     plugged: networking.Plugged | None = None
 
     async def plug(sandbox_id: str, uid: int) -> object:
         nonlocal plugged
-        plugged = await networking.plug(core, container, row.id, uid)
+        plugged = await networking.plug(core, container, sandbox_id, uid)
         return plugged.taps
 
     try:
         publishing: asyncio.Task[None] | None = None
+        row = core.sandboxes.new_row(prepared.plan)
         sandbox = await core.sandboxes.boot(row, prepared.plan, plug)
         assert plugged is not None
         try:
@@ -149,7 +148,7 @@ async def _start_process(
     except AgentFailure as failure:
         raise start_error(failure) from failure
     live.open_streams(streams)
-    container.state.started_ns = started.started_ns or time.time_ns()
+    container.state.started_ns = claims.moment(started.started_ns)
     return live
 
 
@@ -172,21 +171,21 @@ async def _record_start(
 def start_error(failure: AgentFailure) -> HyperError:
     """Word a refused start as Docker does, so that clients find their exit codes 126 and 127."""
     detail = failure.detail or errno.errorcode.get(failure.errno, str(failure.errno))
-    if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP, Stage.CWD, Stage.USER):
+    if failure.stage == Stage.USER:
+        return InvalidParameter(detail)  # dockerd looks users up itself, before its runtime
+    if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP, Stage.CWD):
         sentence = detail
         if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP):
             sentence = f"error during container init: {detail}"
         return InvalidParameter(f"{PREFIX}{sentence}: unknown")
     if failure.errno == errno.ENOSPC:
         return InternalError(f"{PREFIX}{detail}: no space left on device")
-    stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
-    return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
     if failure.stage == Stage.ROOT and (damaged := damaged_root(detail)):
         return InternalError(f"{PREFIX}{damaged}: unknown")
+    stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
+    return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
 
 
-def exit_code_of(error: HyperError) -> int:
-    """Return the exit code that a failed start leaves, as moby derives it from the sentence."""
 def damaged_root(detail: str) -> str:
     """Say what to do if the guest could not mount a layer or the disk; empty if it was not that."""
     if detail.startswith("mounting layer "):
@@ -198,6 +197,8 @@ def damaged_root(detail: str) -> str:
     return ""
 
 
+def exit_code_of(error: HyperError) -> int:
+    """Return the exit code that a failed start leaves, as moby derives it from the sentence."""
     text = error.message.lower()
     if PREFIX.lower() not in text:
         return 128
@@ -216,12 +217,13 @@ async def _failed(core: Core, container: Container, error: HyperError) -> None:
     state.pid = 0
     state.endpoints = {}
     state.ports = {}
-    if state.status != Status.CREATED:
+    if core.closing and state.status == Status.RESTARTING:
+        log.info("the next daemon goes on with the restart of %s", container.name)
+    elif state.status != Status.CREATED:
         state.status = Status.EXITED
     container.sandbox = None
     await record(core, container)
     core.hub(container.id).finish()
-    core.waiters.failed(container, error.message)
     log.warning("container %s could not be started: %s", container.name, error)
     if container.host.auto_remove:
         await in_any_case(

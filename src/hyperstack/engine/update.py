@@ -86,7 +86,7 @@ async def _apply(core: Core, container: Container) -> None:
         )
     message = messages.Update(id=container.id, limits=limits(container.host))
     await live.sandbox.call(messages.Op.UPDATE, message)
-    core.sandboxes.update_limits(row.id, rooms.cgroup_limits(container.host))
+    core.sandboxes.update_limits(row.id, rooms.cgroup_limits(container.host, row.memory))
 
 
 async def rename(core: Core, container: Container, name: str) -> None:

@@ -12,6 +12,7 @@ import errno as errnos
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ from hyperstack.guest.protocol import (
     Reply,
     Reset,
 )
+from hyperstack.log import one_line
 from hyperstack.platform import netns as namespaces
 
 log = logging.getLogger(__name__)
@@ -60,18 +62,29 @@ MAX_UNSENT = 64 << 20
 """Bytes that wait for an agent that doesn't read; then the connection is given up."""
 SMALL = 4096
 """Pieces of output below this size are collected, so that they cost no object each."""
+MAX_DETAIL = 4096
+"""Characters of an agent's words that are kept."""
+SHARE = 4
+"""A guest whose bytes took T CPU seconds to handle is not read for SHARE * T seconds."""
+BRIEF = 0.004
+"""Seconds of handling that cost no pause: far more than the bulk of a stream takes."""
+LONGEST_PAUSE = 1.0
 BATCH = 256 << 10
 """Bytes of output in one step of iteration, about."""
 
 
 class AgentFailure(GuestError):
-    """The agent refused or failed a request: *errno*, at which stage, and its words."""
+    """The agent refused or failed a request: *errno*, at which stage, and its words.
+
+    The words are a guest's: they are cut, and what is not printable in them is escaped.
+    """
 
     def __init__(self, errno: int, stage: int = Stage.OTHER, detail: str = "") -> None:
-        super().__init__(detail or os.strerror(errno))
+        words = one_line(detail[:MAX_DETAIL])
+        super().__init__(words or os.strerror(errno))
         self.errno = errno
         self.stage = stage
-        self.detail = detail
+        self.detail = words
 
 
 class OutputStream:
@@ -302,6 +315,11 @@ class AgentClient:
         assert self._connection.nonce is not None
         return self._connection.nonce
 
+    @property
+    def error(self) -> GuestError | None:
+        """Why the connection is over: ProtocolError if the agent's behaviour was the reason."""
+        return self._error
+
     # Calls and events
 
     async def call(self, op: Op, message: Any, *, timeout: float = 30.0) -> Any:
@@ -499,7 +517,23 @@ class _Wire(asyncio.Protocol):
         self._client._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        begun = time.thread_time()
         self._client._received(data)
+        spent = time.thread_time() - begun
+        if spent > BRIEF:
+            self._rest(min(spent * SHARE, LONGEST_PAUSE))
+
+    def _rest(self, seconds: float) -> None:
+        """Let others have the loop: a flood of small frames takes a fifth of it at most."""
+        transport = self._client._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, self._go_on, transport)
+
+    @staticmethod
+    def _go_on(transport: asyncio.Transport) -> None:
+        if not transport.is_closing():
+            transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._client._writable.clear()

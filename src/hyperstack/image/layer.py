@@ -53,8 +53,8 @@ class LayerStore:
         self._locks = KeyedLocks()
         self._slots = asyncio.Semaphore(MAX_JOBS)
         with mapped("make the layer store"):
-            root.mkdir(parents=True, exist_ok=True, mode=0o711)
-            self.jobs.mkdir(exist_ok=True, mode=0o711)
+            root.mkdir(parents=True, exist_ok=True, mode=0o710)
+            self.jobs.mkdir(exist_ok=True, mode=0o710)
 
     def know(self, layers: Iterable[LayerInfo]) -> None:
         """Take over what the database says of layers."""

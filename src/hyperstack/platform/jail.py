@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 LAUNCH_TIMEOUT = 20.0
 END_TIMEOUT = 10.0
 REPORT_LIMIT = 8192
+OOM_SCORE = 100
+"""``native/ports`` has the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ class JailSpec:
     limits: Mapping[int, int] = field(default_factory=dict)
     capabilities: int = 0
     no_aslr: bool = False
-    oom_score: int | None = None
+    oom_score: int = OOM_SCORE
+    """Above the daemon's own: when the host's memory ends, machines go first."""
     proc: bool = False
     """A /proc that shows the jail's own processes and nothing else."""
 
@@ -95,8 +98,7 @@ class JailSpec:
             made.append("--no-aslr")
         if self.proc:
             made.append("--proc")
-        if self.oom_score is not None:
-            made += ["--oom-score", str(self.oom_score)]
+        made += ["--oom-score", str(self.oom_score)]
         for path in self.cgroups:
             made += ["--cgroup", str(path)]
         for device in self.devices:

@@ -67,12 +67,12 @@ class Database:
         with _mapped("open the database"):
             path.parent.mkdir(parents=True, exist_ok=True)
             _room(path).unlink(missing_ok=True)
+            _only_ours(path)
             with contextlib.ExitStack() as undo:
                 self._writer = _connect(path)
                 undo.callback(self._writer.close)
                 _prepare(self._writer)
                 _migrate(self._writer, migrations)
-                path.chmod(0o600)
                 self._reader = _connect(path)
                 undo.callback(self._reader.close)
                 _prepare(self._reader)
@@ -166,6 +166,14 @@ class Database:
 
 def _room(path: Path) -> Path:
     return path.with_name(f"{path.name}-room")
+
+
+def _only_ours(path: Path) -> None:
+    """Make the file, or close it to others: it holds environments. SQLite's own follow its mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(name).chmod(0o600)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

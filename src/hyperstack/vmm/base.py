@@ -96,6 +96,16 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of them that the guest has given back."""
 
 
+MAX_PROCESSES = 32_768
+BYTES_PER_PROCESS = 128 << 10
+"""A process in UML takes a process of the host. This is the VM's memory per such process."""
+
+
+def most_processes(memory: int) -> int:
+    """Return how many processes of the host a machine with *memory* bytes may be."""
+    return min(MAX_PROCESSES, max(1024, memory // BYTES_PER_PROCESS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a driver's machines can do."""

@@ -21,7 +21,14 @@ from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
 from hyperstack.platform.process import ProcessHandle, open_process
 from hyperstack.vmm import files
-from hyperstack.vmm.base import Capabilities, MachineRecord, MachineSpec, Runtime, Usable
+from hyperstack.vmm.base import (
+    Capabilities,
+    MachineRecord,
+    MachineSpec,
+    Runtime,
+    Usable,
+    most_processes,
+)
 from hyperstack.vmm.console import Console
 from hyperstack.vmm.uml import command
 from hyperstack.vmm.uml.disks import free_slot, link_disk
@@ -32,9 +39,6 @@ log = logging.getLogger(__name__)
 MiB = 1 << 20
 SHM = "/dev/shm"  # noqa: S108 -- in the jail, where nobody else is
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/net/tun")
-MAX_PROCESSES = 32_768
-BYTES_PER_PROCESS = 128 << 10
-"""A guest process takes a process of the host. This is the memory of the VM per such process."""
 MAX_LAYERS = 500
 PTRACE_ADMIN_ONLY = 2
 
@@ -179,7 +183,6 @@ class UmlDriver:
             fds={2: console},
             limits=limits(spec, self._config.storage_size),
             no_aslr=True,
-            oom_score=0,
         )
 
     async def adopt(self, record: MachineRecord) -> UmlMachine | None:
@@ -215,7 +218,7 @@ def limits(spec: MachineSpec, disk_size: int) -> dict[int, int]:
 
     *disk_size* is that of the disks that it may be given later, in bytes.
     """
-    processes = min(MAX_PROCESSES, max(1024, spec.memory // BYTES_PER_PROCESS))
+    processes = most_processes(spec.memory)
     sizes = [spec.memory + 16 * MiB, disk_size]
     sizes += [disk.path.stat().st_size for disk in spec.disks if not disk.read_only]
     return {
