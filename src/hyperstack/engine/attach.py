@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
+
 from hyperstack.engine import logs
 from hyperstack.engine.core import Core
 from hyperstack.engine.session import Session
@@ -37,7 +40,7 @@ async def attach(
         if wanted
     )
     config = container.config
-    past = await _past(core, container, kinds) if logs_too else []
+    past = await _past(core, container, kinds) if logs_too else None
     if stream:
         session = core.hub(container.id).attach(
             tty=config.tty,
@@ -49,7 +52,8 @@ async def attach(
             session.end()
     else:
         session = Session(tty=config.tty, kinds=kinds, gate=None)
-    session.prepend(past)
+    if past is not None:
+        session.prepend(past)
     if not stream:
         session.end()
     core.event(container, "attach")
@@ -58,6 +62,12 @@ async def attach(
 
 async def _past(
     core: Core, container: Container, kinds: frozenset[StreamKind]
-) -> list[tuple[StreamKind, bytes]]:
-    query = LogQuery(stdout=StreamKind.STDOUT in kinds, stderr=StreamKind.STDERR in kinds)
-    return [(r.stream, r.data) async for r in await logs.open_logs(core, container, query)]
+) -> AsyncIterator[tuple[StreamKind, bytes]]:
+    """Return what was logged up to now: what comes later reaches the session by itself."""
+    query = LogQuery(
+        stdout=StreamKind.STDOUT in kinds,
+        stderr=StreamKind.STDERR in kinds,
+        until_ns=time.time_ns(),
+    )
+    records = await logs.open_logs(core, container, query)
+    return ((record.stream, record.data) async for record in records)

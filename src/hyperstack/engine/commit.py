@@ -37,9 +37,7 @@ async def commit(
     if container.state.status in (Status.REMOVING, Status.DEAD):
         raise Conflict(f"You cannot commit container {container.id} which is being removed")
     merged = apply_changes(_config(container, config), changes)
-    frozen = pause and container.state.status == Status.RUNNING
-    if frozen:
-        await _freeze(core, container)
+    frozen = pause and container.state.status == Status.RUNNING and await _freeze(core, container)
     folder = core.config.data_root / "tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,11 +88,13 @@ async def _write(path: Path, chunks: AsyncGenerator[bytes, None]) -> None:
                 file.write(chunk)
 
 
-async def _freeze(core: Core, container: Container) -> None:
+async def _freeze(core: Core, container: Container) -> bool:
+    """Pause a container; False if it has ended, or somebody else has paused it meanwhile."""
     try:
         await freezing.pause(core, container)
     except Conflict:
-        return  # it ended meanwhile
+        return False
+    return True
 
 
 async def _thaw(core: Core, container: Container) -> None:

@@ -48,6 +48,10 @@ class Core:
     execs: dict[ExecId, Exec] = field(default_factory=dict)
     restarts: dict[ContainerId, asyncio.Task[None]] = field(default_factory=dict)
     """Restart policies that wait for their next try."""
+    restart_waits: dict[ContainerId, float] = field(default_factory=dict)
+    """Seconds that the policy waited last; see ``restart``."""
+    starting: set[ContainerId] = field(default_factory=set)
+    """Containers whose start is under way; each holds its lock."""
     unrecorded: set[ContainerId] = field(default_factory=set)
     """Containers whose state is still to be written, see ``record``."""
     closing: bool = False
@@ -55,6 +59,12 @@ class Core:
     def hub(self, container: ContainerId) -> Hub:
         """Return the attached clients of a container."""
         return self.hubs.setdefault(container, Hub())
+
+    async def settled(self, container: ContainerId) -> None:
+        """Wait for the end of a start that is under way: other verbs judge by what came of it."""
+        if container in self.starting:
+            async with self.table.lock(container):
+                pass
 
     def container_dir(self, container: ContainerId) -> Path:
         """Where a container's disk and log lie."""

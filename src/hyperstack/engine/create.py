@@ -76,8 +76,11 @@ async def create(
         core.container_dir(identifier).mkdir(parents=True, mode=0o710)
         await disks.make(core, container)
         await core.table.add(container)
+        core.images.get(image.id)  # from here on its removal is refused; was it in time?
         await core.volumes.settle(made)
     except BaseException:
+        if (begun := core.table.find(identifier)) is not None:
+            await core.table.delete(begun)
         core.table.release_name(chosen, identifier)
         await asyncio.to_thread(shutil.rmtree, core.container_dir(identifier), True)
         await core.volumes.drop_anonymous(made)

@@ -33,6 +33,7 @@ MOST = 1000
 
 async def create(core: Core, container: Container, config: ExecConfig) -> ExecId:
     """Prepare a process. Raises Conflict unless the container runs unpaused."""
+    await core.settled(container.id)
     _running(core, container)
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
@@ -49,7 +50,7 @@ def _running(core: Core, container: Container) -> Live:
     live = core.live.get(container.id)
     status = container.state.status
     if status == Status.PAUSED:
-        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
     if status == Status.RESTARTING:
         raise Conflict(
             f"Container {container.id} is restarting, wait until the container is running"

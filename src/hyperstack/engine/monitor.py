@@ -66,7 +66,11 @@ async def watch(core: Core, live: Live) -> None:
     finally:
         machine.cancel()
     name = f"exit of {live.container.id[:12]}"
-    await core.tasks.carry_through(name, _exited(core, live, state))
+    try:
+        await core.tasks.carry_through(name, _exited(core, live, state))
+    finally:
+        if not core.closing:
+            live.finished.set()  # whatever went wrong: nobody waits for ever
 
 
 async def _watch_machine(live: Live) -> None:
@@ -84,18 +88,17 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         core.live.pop(container.id, None)
         _drop_unstarted(core, container)
         live.log.close()
-        await in_any_case("networks", networking.unplug(core, container))
-        if not (container.host.auto_remove and not again):
-            await record(core, container)
         core.event(
             container,
             "die",
             exitCode=str(container.state.exit_code),
             execDuration=str(int(lifetime)),
         )
-        if container.host.auto_remove and not again:
+        await in_any_case("networks", networking.unplug(core, container))
+        if container.host.auto_remove and not again and not live.restarting:
             await _auto_remove(core, live)
             return
+        await record(core, container)
         core.waiters.exited(container)
         live.finished.set()
         await in_any_case("end of a sandbox", _tear_down(core, live, state is not None))

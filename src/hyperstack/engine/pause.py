@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyperstack.engine.core import Core
+from hyperstack.engine.record import record
 from hyperstack.errors import Conflict
 from hyperstack.guest import messages
 from hyperstack.model import Container, Status
@@ -22,7 +23,7 @@ async def pause(core: Core, container: Container) -> None:
             raise Conflict(f"Container {container.id} is not running")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
         container.state.status = Status.PAUSED
-        await core.table.save(container)
+        await record(core, container)
     core.event(container, "pause")
 
 
@@ -34,5 +35,5 @@ async def unpause(core: Core, container: Container) -> None:
             raise Conflict(f"Container {container.id} is not paused")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=False))
         container.state.status = Status.RUNNING
-        await core.table.save(container)
+        await record(core, container)
     core.event(container, "unpause")

@@ -13,7 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from hyperstack.engine import claims, health, monitor, networking, remove, restart, start
+from hyperstack.engine import claims, health, monitor, networking, remove, restart
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import open_log
@@ -138,7 +138,7 @@ async def _resume(
     live = Live(core, container, sandbox, process.handle, writer)
     live.adopted = True
     core.live[container.id] = live
-    sandbox.on_event = monitor.dispatcher(core, sandbox)
+    sandbox.listen(monitor.dispatcher(core, sandbox))  # nothing since LIST is lost
     if not container.state.status.is_up or container.state.status == Status.RESTARTING:
         container.state.status = Status.RUNNING
     container.sandbox = sandbox.id
@@ -220,6 +220,7 @@ def _sweep_folders(core: Core, summary: Summary) -> None:
 
 def restart_policies(core: Core) -> None:
     """Start what its policy wants up: called when the API answers already."""
+    gate = asyncio.Semaphore(PARALLEL)
     for container in core.table:
         state = container.state
         if state.status == Status.RESTARTING or (
@@ -227,10 +228,7 @@ def restart_policies(core: Core) -> None:
             and container.id not in core.live
             and _wanted_at_boot(container)
         ):
-            state.status = Status.RESTARTING
-            core.restarts[container.id] = core.tasks.start(
-                f"restart {container.id[:12]}", _start(core, container)
-            )
+            restart.at_boot(core, container, gate)
 
 
 def _wanted_at_boot(container: Container) -> bool:
@@ -241,17 +239,3 @@ def _wanted_at_boot(container: Container) -> bool:
     if policy == "unless-stopped":
         return not container.state.manually_stopped
     return policy == "on-failure" and container.state.error == GONE
-
-
-async def _start(core: Core, container: Container) -> None:
-    async with core.table.lock(container.id):
-        core.restarts.pop(container.id, None)
-        if container.state.status != Status.RESTARTING or core.closing:
-            return
-        try:
-            await start.start_locked(core, container)
-        except HyperError as error:
-            log.warning("container %s could not be started again: %s", container.name, error)
-            if restart.wanted(core, container, stopping=False):
-                container.state.status = Status.RESTARTING
-                restart.schedule(core, container, 0.0)

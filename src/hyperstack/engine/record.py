@@ -40,13 +40,14 @@ async def _later(core: Core) -> None:
         await asyncio.sleep(PAUSE)
         for identifier in list(core.unrecorded):
             container = core.table.find(identifier)
+            core.unrecorded.discard(identifier)  # before: it may be refused anew meanwhile
             try:
                 if container is not None:
                     await core.table.save(container)
             except HyperError as error:
+                core.unrecorded.add(identifier)
                 log.debug("not yet: %s", error)
                 break
-            core.unrecorded.discard(identifier)
 
 
 async def in_any_case(what: str, step: Awaitable[object]) -> None:

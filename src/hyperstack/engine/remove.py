@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 
-from hyperstack.engine import restart, stop
+from hyperstack.engine import start, stop
 from hyperstack.engine import volumes as volumes_of
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
@@ -14,6 +14,9 @@ from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParame
 from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
+
+TRIES = 5
+"""How often a container is brought down that somebody starts again before it can be removed."""
 
 
 async def remove(
@@ -24,21 +27,31 @@ async def remove(
     Raises Conflict in Docker's words if it runs, or is being removed.
     """
     if link:
-        raise InvalidParameter("Conflict: legacy links are not kept by name; remove the container")
+        raise InvalidParameter("Conflict, cannot remove the default link name of the container")
     state = container.state
     if state.status == Status.REMOVING and core.table.lock(container.id).locked():
         raise Conflict(f"removal of container {container.name} is already in progress")
-    if state.status.is_up:
-        if not force:
-            raise Conflict(_refusal(container))
-        state.manually_stopped = True
-        if (live := core.live.get(container.id)) is not None:
-            await stop.kill_live(core, live)
-        else:
-            await stop.stop_restarting(core, container)
-    async with core.table.lock(container.id):
-        if core.table.find(container.id) is not None:
-            await remove_locked(core, container, volumes=volumes)
+    for _ in range(TRIES):
+        await core.settled(container.id)
+        if state.status.is_up:
+            if not force:
+                raise Conflict(_refusal(container))
+            await _bring_down(core, container)
+        async with core.table.lock(container.id):
+            if core.table.find(container.id) is None:
+                return
+            if not state.status.is_up:
+                await remove_locked(core, container, volumes=volumes)
+                return
+    raise Conflict(_refusal(container))
+
+
+async def _bring_down(core: Core, container: Container) -> None:
+    container.state.manually_stopped = True
+    if (live := core.live.get(container.id)) is not None:
+        await stop.kill_live(core, live)
+    else:
+        await stop.stop_restarting(core, container)
 
 
 def _refusal(container: Container) -> str:
@@ -59,7 +72,7 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
     container.state.remove_volumes = volumes
     try:
         await _remove_all(core, container, volumes=volumes)
-    except HyperError as error:
+    except (HyperError, OSError) as error:
         container.state.status = Status.DEAD
         failure = InternalError(f"container {container.id} could not be removed: {error}")
         core.waiters.not_removed(container, failure.message)
@@ -70,7 +83,8 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
         hub.finish()
     for identifier in [e.id for e in core.execs.values() if e.container == container.id]:
         del core.execs[identifier]
-    restart.forget(container)
+    start.cancel_restart(core, container)
+    core.restart_waits.pop(container.id, None)
     await core.images.released()
     core.event(container, "destroy")
     core.waiters.removed(container)

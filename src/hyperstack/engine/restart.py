@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from hyperstack.engine import start, stop
 from hyperstack.engine.core import Core
@@ -22,13 +24,11 @@ LONGEST = 60.0
 STEADY = 10.0
 """Seconds of life after which a container counts as having come up."""
 
-_waits: dict[str, float] = {}
-
 
 def wanted(core: Core, container: Container, *, stopping: bool) -> bool:
     """Tell whether the policy starts the container again after it has ended."""
     policy, state = container.host.restart_policy, container.state
-    if state.manually_stopped or stopping or core.closing:
+    if state.manually_stopped or stopping:
         return False
     if policy.name in ("always", "unless-stopped"):
         return True
@@ -40,20 +40,38 @@ def wanted(core: Core, container: Container, *, stopping: bool) -> bool:
 
 def schedule(core: Core, container: Container, lifetime: float) -> None:
     """Start the container again after the wait that its history earns."""
-    wait = FIRST if lifetime >= STEADY else min(_waits.get(container.id, FIRST / 2) * 2, LONGEST)
-    _waits[container.id] = wait
-    core.restarts[container.id] = core.tasks.start(
-        f"restart {container.id[:12]}", _later(core, container, wait)
-    )
+    last = core.restart_waits.get(container.id, FIRST / 2)
+    wait = FIRST if lifetime >= STEADY else min(last * 2, LONGEST)
+    core.restart_waits[container.id] = wait
+    _begin(core, container, _later(core, container, wait))
+
+
+def at_boot(core: Core, container: Container, gate: asyncio.Semaphore) -> None:
+    """Start a container that its policy wants up, as soon as *gate* lets it."""
+    container.state.status = Status.RESTARTING
+
+    async def in_turn() -> None:
+        async with gate:
+            await _start(core, container)
+
+    _begin(core, container, in_turn())
+
+
+def _begin(core: Core, container: Container, start_: Coroutine[Any, Any, None]) -> None:
+    core.restarts[container.id] = core.tasks.start(f"restart {container.id[:12]}", start_)
 
 
 async def _later(core: Core, container: Container, wait: float) -> None:
     await asyncio.sleep(wait)
+    await _start(core, container, count=1)
+
+
+async def _start(core: Core, container: Container, *, count: int = 0) -> None:
     async with core.table.lock(container.id):
         core.restarts.pop(container.id, None)
         if container.state.status != Status.RESTARTING or core.closing:
             return
-        container.state.restart_count += 1
+        container.state.restart_count += count
         try:
             await start.start_locked(core, container)
             return
@@ -67,19 +85,16 @@ async def _later(core: Core, container: Container, wait: float) -> None:
             core.waiters.exited(container)
 
 
-def forget(container: Container) -> None:
-    """Drop a removed container's history."""
-    _waits.pop(container.id, None)
-
-
 async def restart(
     core: Core, container: Container, *, timeout: int | None, signal: str | None
 ) -> None:
     """Stop a container if it runs, and start it."""
-    if container.state.status.is_up:
-        try:
-            await stop.stop(core, container, timeout=timeout, signal=signal, restarting=True)
-        except NotModified:
-            log.debug("%s had ended before its restart", container.name)
-    await start.start(core, container)
+    try:
+        await stop.stop(core, container, timeout=timeout, signal=signal, restarting=True)
+    except NotModified:
+        log.debug("%s did not run before its restart", container.name)
+    try:
+        await start.start(core, container)
+    except NotModified:
+        log.debug("somebody else has started %s meanwhile", container.name)
     core.event(container, "restart")

@@ -27,11 +27,11 @@ from hyperstack.guest.client import AgentClient
 from hyperstack.guest.codec import ProtocolError
 from hyperstack.guest.kit import Kit
 from hyperstack.ids import ContainerId, SandboxId, new_id
-from hyperstack.network.sandbox import SandboxNetwork
-from hyperstack.platform.cgroup import CgroupLimits, Cgroups
 from hyperstack.image.erofs import is_whole
-from hyperstack.platform.tasks import Tasks
+from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform import netns as namespaces
+from hyperstack.platform.cgroup import CgroupLimits, Cgroups
+from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
 from hyperstack.volume.share import TAG as SHARE_TAG
@@ -98,6 +98,12 @@ class Sandbox:
         if self.agent is None:
             raise GuestError("the guest's agent is not connected")
         return await self.agent.call(op, message or messages.Empty(), timeout=timeout)
+
+    def listen(self, callback: Callable[[messages.EventKind, Any], None]) -> None:
+        """Have events handed to *callback*, those included that came since the connection."""
+        self.on_event = callback
+        if self.agent is not None:
+            self.agent.on_event = self.dispatch
 
     def dispatch(self, kind: messages.EventKind, message: Any) -> None:
         """Hand an event of the agent to the engine."""
@@ -277,17 +283,16 @@ class Sandboxes:
             return None
         sandbox = Sandbox(row, machine, self._network.path(row.id))
         try:
+            # Somebody may have cleared the exec root; the machine holds its namespace.
+            if await asyncio.to_thread(namespaces.restore, sandbox.netns, machine.pid):
+                log.warning("the network namespace of sandbox %s was found again", row.id[:12])
             sandbox.agent = await AgentClient.connect(sandbox.netns, deadline=RECONNECT)
         except HyperError as error:
             log.warning("the agent of sandbox %s does not answer: %s", row.id[:12], error)
             await machine.kill()
             return None
-        sandbox.agent.on_event = sandbox.dispatch
         self.live[row.id] = sandbox
         self._tasks.start(f"connection {row.id[:12]}", self._keep_connected(sandbox))
-            # Somebody may have cleared the exec root; the machine holds its namespace.
-            if await asyncio.to_thread(namespaces.restore, sandbox.netns, machine.pid):
-                log.warning("the network namespace of sandbox %s was found again", row.id[:12])
         return sandbox
 
     async def _keep_connected(self, sandbox: Sandbox) -> None:
@@ -400,9 +405,10 @@ def layer_name(path: Path) -> str:
 
 
 def check_layers(paths: Sequence[Path]) -> None:
-    """Raise InternalError if a layer of an image is missing on the host."""
+    """Raise InternalError if a layer of an image is missing on the host, or damaged."""
     for path in paths:
         if not is_whole(path):
             raise InternalError(
-                f"layer {path.stem[:12]} of the image is missing; pull or load the image again"
+                f"layer {path.stem[:12]} of the image is missing or damaged; "
+                "pull or load the image again"
             )

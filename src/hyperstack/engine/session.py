@@ -83,6 +83,7 @@ class Session:
         self.kinds = kinds
         self._gate = gate
         self._end_input = end_input
+        self._past: AsyncIterator[tuple[StreamKind, bytes]] | None = None
         self._queue: deque[tuple[StreamKind, bytes]] = deque()
         self._size = 0
         self._readable = asyncio.Event()
@@ -102,11 +103,9 @@ class Session:
             self._writable.clear()
             await self._writable.wait()
 
-    def prepend(self, records: list[tuple[StreamKind, bytes]]) -> None:
-        """Put what was logged before the session in front of its queue."""
-        self._queue.extendleft(reversed(records))
-        self._size += sum(len(data) for _, data in records)
-        self._readable.set()
+    def prepend(self, past: AsyncIterator[tuple[StreamKind, bytes]]) -> None:
+        """Let the client have what was logged before, as it reads, ahead of what comes now."""
+        self._past = past
 
     def end(self) -> None:
         """Say that no more output comes; what is queued is still delivered."""
@@ -121,6 +120,12 @@ class Session:
 
     async def output(self) -> AsyncIterator[tuple[StreamKind, bytes]]:
         """Yield the process's output until it ends or the session is closed."""
+        if self._past is not None:
+            past, self._past = self._past, None
+            async for record in past:
+                if self._gone:
+                    return
+                yield record
         while True:
             while self._queue and not self._gone:
                 kind, data = self._queue.popleft()
@@ -180,6 +185,7 @@ class Hub:
         session = Session(
             tty=tty, kinds=kinds, gate=self.gate if stdin else None, end_input=end_input
         )
+        self.sessions = {one for one in self.sessions if not one.gone}
         self.sessions.add(session)
         return session
 
@@ -195,6 +201,6 @@ class Hub:
         """The process has ended: end every client, be ready for the next start."""
         for session in self.sessions:
             session.end()
-        self.sessions.clear()
+        self.sessions = set()
         self.gate.shut()
         self.gate = InputGate()

@@ -38,7 +38,7 @@ async def start(core: Core, container: Container) -> None:
     """
     async with core.table.lock(container.id):
         check_startable(core, container)
-        cancel_restart(core, container)
+        core.restart_waits.pop(container.id, None)
         container.state.manually_stopped = False
         container.state.restart_count = 0
         await start_locked(core, container)
@@ -51,7 +51,7 @@ def check_startable(core: Core, container: Container) -> None:
         raise Conflict("container is marked for removal and cannot be started")
     if status == Status.PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if status == Status.RUNNING:
+    if status == Status.RUNNING or container.id in core.restarts:
         raise NotModified(f"container {container.id} is already running")
     if status in (Status.REMOVING, Status.DEAD):
         raise Conflict("container is marked for removal and cannot be started")
@@ -66,8 +66,7 @@ def cancel_restart(core: Core, container: Container) -> None:
 
 async def start_locked(core: Core, container: Container) -> None:
     """Start a container whose lock is held. A failure is recorded, then raised."""
-    sandbox: Sandbox | None = None
-    live: Live | None = None
+    core.starting.add(container.id)
     try:
         live = await _launch(core, container)
     except asyncio.CancelledError:
@@ -81,6 +80,8 @@ async def start_locked(core: Core, container: Container) -> None:
         mapped = InternalError(f"the container could not be started: {error}")
         await _failed(core, container, mapped)
         raise mapped from error
+    finally:
+        core.starting.discard(container.id)
     core.event(container, "start")
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)

@@ -11,7 +11,14 @@ from hyperstack.engine import start
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import record
-from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotModified
+from hyperstack.errors import (
+    Conflict,
+    GuestError,
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotModified,
+)
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.model import Container, Status
@@ -22,6 +29,8 @@ DEFAULT_TIMEOUT = 10
 """Seconds between the stop signal and SIGKILL."""
 KILL_BOUND = 10.0
 """Seconds that SIGKILL may take before the machine itself is killed."""
+LAST_BOUND = 60.0
+"""Seconds that the end of a killed machine may take."""
 
 _REALTIME = re.compile(r"RTM(?:IN(?:\+(\d+))?|AX(?:-(\d+))?)\Z")
 
@@ -59,6 +68,7 @@ async def stop(
     Raises NotModified if it does not run.
     """
     number = signal_number(signal or container.config.stop_signal or "TERM")
+    await core.settled(container.id)
     if not container.state.status.is_up:
         raise NotModified(f"container {container.id} is already stopped")
     if timeout is None:
@@ -69,14 +79,15 @@ async def stop(
         await record(core, container)
     if container.state.status == Status.RESTARTING:
         await stop_restarting(core, container)
-    elif (live := core.live.get(container.id)) is not None:
+    if (live := core.live.get(container.id)) is not None:
         live.stopping = True
+        live.restarting = restarting
         await _signal_and_wait(core, live, number, seconds)
     core.event(container, "stop")
 
 
 async def stop_restarting(core: Core, container: Container) -> None:
-    """End a container that only waits for its restart policy."""
+    """End the wait of a restart policy; if its start came first, the container runs then."""
     async with core.table.lock(container.id):
         start.cancel_restart(core, container)
         if container.state.status == Status.RESTARTING:
@@ -103,13 +114,16 @@ async def _signal_and_wait(core: Core, live: Live, number: int, seconds: int) ->
 
 
 async def _thaw(core: Core, live: Live) -> None:
+    """Let a paused container run on, so that it can end."""
+    container = live.container
     try:
-        await live.sandbox.call(
-            messages.Op.FREEZE, messages.Freeze(id=live.container.id, frozen=False)
-        )
+        await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=False))
     except HyperError as error:
-        log.warning("thaw of %s: %s", live.container.name, error)
-    live.container.state.status = Status.RUNNING
+        log.warning("thaw of %s: %s", container.name, error)
+    if container.state.status == Status.PAUSED:  # it may have ended meanwhile
+        container.state.status = Status.RUNNING
+        await record(core, container)
+        core.event(container, "unpause")
 
 
 async def send(core: Core, live: Live, number: int) -> None:
@@ -132,19 +146,31 @@ async def kill_live(core: Core, live: Live) -> None:
     except (TimeoutError, GuestError) as error:
         log.warning("killing the machine of %s: %s", live.container.name, error)
         await live.sandbox.machine.kill()
-        async with asyncio.timeout(60.0):
+        await _gone(live)
+
+
+async def _gone(live: Live) -> None:
+    try:
+        async with asyncio.timeout(LAST_BOUND):
             await live.finished.wait()
+    except TimeoutError:
+        raise InternalError(
+            f"container {live.container.id}: tried to kill container, but did not receive an exit "
+            "event"
+        ) from None
 
 
 async def kill(core: Core, container: Container, signal: str) -> None:
     """Send a signal; with SIGKILL wait for the end, as Docker does. Raises Conflict if not up."""
     number = signal_number(signal) if signal else 9
+    await core.settled(container.id)
     state = container.state
-    live = core.live.get(container.id)
-    if state.status == Status.RESTARTING and live is None:
+    if state.status == Status.RESTARTING:
         state.manually_stopped = True
         await stop_restarting(core, container)
-        return
+        if not state.status.is_up:
+            return
+    live = core.live.get(container.id)
     if not state.status.is_up or live is None:
         raise Conflict(f"container {container.id} is not running")
     if number == 9:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 from hyperstack.engine import rows
 from hyperstack.errors import Conflict, InvalidParameter, NotFound
@@ -19,7 +20,7 @@ class Table:
         self._db = db
         self._by_id: dict[ContainerId, Container] = {}
         self._by_name: dict[str, ContainerId] = {}
-        self._locks: dict[ContainerId, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     def load(self) -> None:
         """Read the database; called once at start."""
@@ -34,7 +35,10 @@ class Table:
         return len(self._by_id)
 
     def lock(self, container: ContainerId) -> asyncio.Lock:
-        """Return the lock under which a container changes its state."""
+        """Return the lock under which a container changes its state.
+
+        It is the same one for as long as anybody holds it or waits for it.
+        """
         return self._locks.setdefault(container, asyncio.Lock())
 
     def find(self, container: ContainerId) -> Container | None:
@@ -87,7 +91,11 @@ class Table:
 
     async def delete(self, container: Container) -> None:
         """Forget a container and its name."""
-        await rows.delete_container(self._db, container.id)
+        # Out of memory first: a save that comes meanwhile would write the row again.
         self._by_id.pop(container.id, None)
+        try:
+            await rows.delete_container(self._db, container.id)
+        except BaseException:
+            self._by_id[container.id] = container
+            raise
         self.release_name(container.name, container.id)
-        self._locks.pop(container.id, None)

@@ -171,7 +171,7 @@ async def top(core: Core, container: Container, ps_args: str) -> tuple[list[str]
         raise Conflict(
             f"Container {container.id} is restarting, wait until the container is running"
         )
-    if live is None:
+    if live is None or not container.state.status.is_up:
         raise Conflict(f"container {container.id} is not running")
     found: messages.Top = await live.sandbox.call(
         messages.Op.TOP, messages.ContainerRef(id=container.id)

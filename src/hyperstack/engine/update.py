@@ -6,6 +6,7 @@ import msgspec
 
 from hyperstack.engine import rooms
 from hyperstack.engine.core import Core
+from hyperstack.engine.record import record
 from hyperstack.engine.spec import limits
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
@@ -45,7 +46,7 @@ async def update(core: Core, container: Container, changes: UpdateConfig) -> lis
         except BaseException:
             container.host = old
             raise
-        await core.table.save(container)
+        await record(core, container)
     core.event(container, "update")
     return []
 
@@ -96,10 +97,12 @@ async def rename(core: Core, container: Container, name: str) -> None:
         raise InvalidParameter("Neither old nor new names may be empty")
     if not is_container_name(new):
         raise InvalidParameter(
-            f"Error when allocating new name: Invalid container name ({name}), only "
+            f"Error when allocating new name: Invalid container name (/{new}), only "
             "[a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )
     async with core.table.lock(container.id):
+        if container.state.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict('container is marked for removal and cannot be "rename"')
         old = container.name
         if new == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from hyperstack.errors import InvalidParameter
 from hyperstack.ids import ContainerId
-from hyperstack.model import Container, Status, WaitResult
+from hyperstack.model import Container, WaitResult
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 
@@ -67,12 +67,6 @@ class Waiters:
         """The container could not be removed: who waits for that is told why."""
         result = WaitResult(exit_code=container.state.exit_code, error=message)
         self._resolve(container.id, "removed", result)
-
-    def failed(self, container: Container, message: str) -> None:
-        """The container could not be started: Docker's waiters get its exit code."""
-        result = WaitResult(exit_code=container.state.exit_code, error=message)
-        if container.state.status != Status.REMOVING:
-            self._resolve(container.id, "next-exit", result)
 
     def _resolve(self, container: ContainerId, condition: str, result: WaitResult) -> None:
         for future in list(self._waits.get((container, condition), ())):
