@@ -7,9 +7,10 @@ A running container's own agent does it; for a stopped one a service sandbox is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from hyperstack.engine import rooms, runtimes
 from hyperstack.engine.core import Core
@@ -30,29 +31,91 @@ from hyperstack.model import Container, PathStat
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC = 2, 21, 20, 30, 22, 28
 BOUND = 24 * 3600.0
 QUIET = 120.0
 """Seconds for which a guest that is to send or take a tar may do nothing."""
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def reach(core: Core, container: Container) -> AsyncIterator[Sandbox]:
-    """Give a sandbox whose agent has the container's root mounted: its own, or a service one."""
+    """Give a sandbox whose agent has the container's root mounted: its own, or a service one.
+
+    The container's lock is held as long as it is a service one, and free otherwise.
+    """
+    await core.settled(container.id)
     live = core.live.get(container.id)
-    if live is not None:
-        yield live.sandbox
-        return
-    async with core.table.lock(container.id):
-        if (live := core.live.get(container.id)) is not None:
-            sandbox, service = live.sandbox, False
-        else:
-            sandbox, service = await _service(core, container), True
-        try:
-            yield sandbox
-        finally:
-            if service:
-                await core.sandboxes.end(sandbox, clean=True)
+    if live is None:
+        async with core.table.lock(container.id):
+            live = core.live.get(container.id)
+            if live is None:
+                sandbox = await _service(core, container)
+                try:
+                    yield sandbox
+                finally:
+                    await core.sandboxes.end(sandbox, clean=True)
+                return
+    yield live.sandbox
+
+
+class Tar:
+    """A tar on its way out of a guest. Its reader exhausts it or closes it, never neither.
+
+    Not a generator: closing one that has not begun does not run its clean-up.
+    """
+
+    def __init__(
+        self, stream: OutputStream, holder: contextlib.AbstractAsyncContextManager[Sandbox]
+    ) -> None:
+        self._stream = stream
+        self._holder = holder
+        self._given = 0
+        self._whole = False
+        self._closed = False
+
+    def __aiter__(self) -> Tar:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes. Raises GuestError if the guest can't go on."""
+        if self._closed:
+            raise StopAsyncIteration
+        self._stream.take(self._given)  # who asks for more has dealt with what was given
+        piece = await _piece(self._stream)
+        if piece is None:
+            self._whole = True
+            await self.aclose()
+            raise StopAsyncIteration
+        offset, data = piece
+        self._given = offset + len(data)
+        return data
+
+    async def aclose(self) -> None:
+        """Give the sandbox back; a guest that is still sending stops."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._whole:
+            self._stream.reset()
+        await self._holder.__aexit__(None, None, None)
+
+
+async def _open(
+    core: Core, container: Container, ask: Callable[[Sandbox, int], Awaitable[T]]
+) -> tuple[T, Tar]:
+    """Open a stream for a tar and *ask* the guest for it; return its answer and the tar."""
+    holder = reach(core, container)
+    sandbox = await holder.__aenter__()
+    try:
+        assert sandbox.agent is not None
+        number = sandbox.next_handle() * 4 + 2
+        tar = Tar(sandbox.agent.open_output(number), holder)
+        return await ask(sandbox, number), tar
+    except BaseException as error:
+        await holder.__aexit__(type(error), error, error.__traceback__)
+        raise
 
 
 async def _service(core: Core, container: Container) -> Sandbox:
@@ -117,34 +180,18 @@ def _stat(found: messages.PathStat) -> PathStat:
     )
 
 
-async def get(core: Core, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
-    """Return a path's description and its tar. The iterator must be closed or exhausted."""
+async def get(core: Core, container: Container, path: str) -> tuple[PathStat, Tar]:
+    """Return a path's description and its tar. Raises NotFound."""
     _named(path)
-    holder = reach(core, container)
-    sandbox = await holder.__aenter__()
-    try:
-        stream_id = sandbox.next_handle() * 4 + 2
-        assert sandbox.agent is not None
-        stream = sandbox.agent.open_output(stream_id)
-        request = messages.ArchiveRequest(container=container.id, path=path, stream=stream_id)
+
+    async def ask(sandbox: Sandbox, stream: int) -> PathStat:
+        request = messages.ArchiveRequest(container=container.id, path=path, stream=stream)
         try:
-            found: messages.PathStat = await sandbox.call(messages.Op.ARCHIVE_GET, request)
+            return _stat(await sandbox.call(messages.Op.ARCHIVE_GET, request))
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
-    except BaseException as error:
-        await holder.__aexit__(type(error), error, error.__traceback__)
-        raise
 
-    async def chunks() -> AsyncIterator[bytes]:
-        try:
-            while (piece := await _piece(stream)) is not None:
-                offset, data = piece
-                yield data
-                stream.take(offset + len(data))
-        finally:
-            await holder.__aexit__(None, None, None)
-
-    return _stat(found), chunks()
+    return await _open(core, container, ask)
 
 
 async def _piece(stream: OutputStream) -> tuple[int, bytes] | None:
@@ -155,7 +202,6 @@ async def _piece(stream: OutputStream) -> tuple[int, bytes] | None:
     except StopAsyncIteration:
         return None
     except TimeoutError:
-        stream.reset()
         raise GuestError(f"the guest sent nothing of the archive for {QUIET:.0f} s") from None
 
 
@@ -229,35 +275,17 @@ async def _within(step: Awaitable[None]) -> None:
         raise GuestError(f"the guest took nothing of the archive for {QUIET:.0f} s") from None
 
 
-async def export(
-    core: Core, container: Container, *, diff: bool = False
-) -> AsyncGenerator[bytes, None]:
+async def export(core: Core, container: Container, *, diff: bool = False) -> Tar:
     """Return the container's root as a tar, or with *diff* its changes as a layer."""
-    holder = reach(core, container)
-    sandbox = await holder.__aenter__()
-    try:
-        stream_id = sandbox.next_handle() * 4 + 2
-        assert sandbox.agent is not None
-        stream = sandbox.agent.open_output(stream_id)
-        request = messages.ExportRequest(container=container.id, stream=stream_id, diff=diff)
+
+    async def ask(sandbox: Sandbox, stream: int) -> None:
+        request = messages.ExportRequest(container=container.id, stream=stream, diff=diff)
         try:
             await sandbox.call(messages.Op.EXPORT, request)
         except AgentFailure as failure:
             raise InternalError(f"export of {container.name}: {failure.detail}") from failure
-    except BaseException as error:
-        await holder.__aexit__(type(error), error, error.__traceback__)
-        raise
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        try:
-            while (piece := await _piece(stream)) is not None:
-                offset, data = piece
-                yield data
-                stream.take(offset + len(data))
-        finally:
-            await holder.__aexit__(None, None, None)
-
-    return chunks()
+    return (await _open(core, container, ask))[1]
 
 
 async def changes(core: Core, container: Container) -> list[messages.Change]:

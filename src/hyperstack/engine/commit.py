@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -81,10 +80,10 @@ def _config(container: Container, config: ContainerConfig | None) -> ContainerCo
     return msgspec.structs.replace(base, **given)
 
 
-async def _write(path: Path, chunks: AsyncGenerator[bytes, None]) -> None:
-    async with aclosing(chunks):
+async def _write(path: Path, tar: archive.Tar) -> None:
+    async with aclosing(tar):
         with path.open("wb") as file:
-            async for chunk in chunks:
+            async for chunk in tar:
                 file.write(chunk)
 
 

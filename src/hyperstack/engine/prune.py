@@ -8,10 +8,10 @@ from pathlib import Path
 from hyperstack.engine import remove
 from hyperstack.engine.core import Core
 from hyperstack.engine.listing import Filters, label_test
-from hyperstack.until import parse_until
 from hyperstack.errors import HyperError, InvalidParameter
 from hyperstack.ids import ContainerId
 from hyperstack.model import Status
+from hyperstack.until import parse_until
 
 
 async def prune(core: Core, filters: Filters) -> tuple[list[ContainerId], int]:
