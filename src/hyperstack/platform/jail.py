@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 LAUNCH_TIMEOUT = 20.0
 END_TIMEOUT = 10.0
 REPORT_LIMIT = 8192
+SHMEM_HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 OOM_SCORE = 100
 """``native/ports`` has the same."""
 
@@ -45,12 +46,22 @@ class Bind:
 
 @dataclass(frozen=True, kw_only=True)
 class Tmpfs:
-    """A tmpfs in the jail. *size* in bytes; *executable*: memory of it may be mapped executable."""
+    """A tmpfs in the jail. *size* in bytes; *executable*: memory of it may be mapped executable.
+
+    *huge*: its pages are large ones where the host's kernel has them and can spare them at once.
+    """
 
     target: str
     size: int
     mode: int = 0o700
     executable: bool = False
+    huge: bool = False
+
+    def options(self, uid: int, gid: int) -> str:
+        """Return the mount options of one that belongs to *uid* and *gid* (tmpfs(5))."""
+        made = f"size={self.size},mode={self.mode:o},uid={uid},gid={gid}"
+        # A kernel without huge pages knows no such option.
+        return f"{made},huge=within_size" if self.huge and SHMEM_HUGE.exists() else made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +116,7 @@ class JailSpec:
             made += ["--device", device]
         for mount in self.tmpfs:
             option = "--exec-tmpfs" if mount.executable else "--tmpfs"
-            settings = f"size={mount.size},mode={mount.mode:o},uid={self.uid},gid={self.gid}"
-            made += [option, mount.target, settings]
+            made += [option, mount.target, mount.options(self.uid, self.gid)]
         for bind in self.binds:
             mode = ("r-" if bind.recursive else "") + ("ro" if bind.read_only else "rw")
             made += ["--bind", str(bind.source), bind.target, mode]

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from hyperstack.platform import jail
 from hyperstack.platform.jail import Bind, JailSpec, Tmpfs
 
 SPEC = JailSpec(root=Path("/r"), argv=("/p", "--root", "x"), program=None, uid=7, gid=8)
@@ -47,3 +50,13 @@ def test_every_setting_becomes_an_option_and_none_after_the_program() -> None:
     ):  # fmt: skip
         assert f" {words} " in text, words
     assert options[-2:] == ["--", "/p"]
+
+
+def test_huge_pages_are_asked_for_only_where_the_kernel_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = Tmpfs(target="/dev/shm", size=5, huge=True)
+    monkeypatch.setattr(jail, "SHMEM_HUGE", tmp_path)
+    assert mount.options(7, 8) == "size=5,mode=700,uid=7,gid=8,huge=within_size"
+    monkeypatch.setattr(jail, "SHMEM_HUGE", tmp_path / "missing")
+    assert mount.options(7, 8) == "size=5,mode=700,uid=7,gid=8"
