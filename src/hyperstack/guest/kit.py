@@ -28,7 +28,11 @@ BLOCK = 4096
 UML_KERNEL = "/linux"
 MKFS_EROFS = "/mkfs.erofs"
 VIRTIOFSD = "/virtiofsd"
-JAIL_ROOTS = ("uml", "mkfs", "virtiofsd")
+QEMU = "/qemu-system-x86_64"
+QEMU_KERNEL = "/kernel"
+QEMU_INITRAMFS = "/initramfs"
+QEMU_FIRMWARE = "/firmware"
+JAIL_ROOTS = ("uml", "qemu", "mkfs", "virtiofsd")
 """Folders of the kit in which processes have their root."""
 
 
@@ -149,14 +153,25 @@ class Kit:
         return self.path / "guest-qemu"
 
     @property
-    def vmlinuz(self) -> Path:
-        """The kernel for QEMU, a bzImage."""
-        return self.path / "qemu" / "vmlinuz"
+    def qemu_root(self) -> Path:
+        """The root of QEMU's jail; the program is QEMU in it. Older kits have no program there."""
+        return self.path / "qemu"
+
+    @property
+    def has_qemu(self) -> bool:
+        """Tell whether the kit has a QEMU, with its kernel."""
+        needed = (QEMU, QEMU_KERNEL, QEMU_INITRAMFS, QEMU_FIRMWARE)
+        return all((self.qemu_root / name.lstrip("/")).exists() for name in needed)
+
+    @property
+    def qemu_kernel(self) -> Path:
+        """The kernel for QEMU: ELF, or a bzImage where there is no other."""
+        return self.qemu_root / QEMU_KERNEL.lstrip("/")
 
     @property
     def initramfs(self) -> Path:
         """The guest's root for QEMU."""
-        return self.path / "qemu" / "initramfs"
+        return self.qemu_root / QEMU_INITRAMFS.lstrip("/")
 
     @property
     def mkfs_root(self) -> Path:

@@ -36,7 +36,7 @@ from hyperstack.guest.kit import (
 from hyperstack.guest.kitapt import Archive, host_mirror
 
 PARTIAL = ".partial-"
-SPARSE = frozenset({"ext4.img"})
+SPARSE = frozenset({"ext4.img", "qemu/kernel"})
 ARCHITECTURE = "x86_64"
 
 
@@ -53,7 +53,7 @@ async def build(kit_dir: Path, *, say: Callable[[str], None], mirror: str | None
     mirror = mirror or host_mirror()
     try:
         # Usually the data root, which lists its content to nobody.
-        kit_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        kit_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o710)
         kit_dir.mkdir(exist_ok=True)
         kit_dir.chmod(0o755)
         with _lock(kit_dir):
@@ -94,7 +94,9 @@ async def _assemble(work: Path, root: Path, mirror: str, say: Callable[[str], No
     uml = await kitroots.add_uml(archive, root)
     say(f"fetching the cloud kernel (User Mode Linux is {uml})")
     qemu = await kitroots.add_kernel(archive, root)
-    say(f"fetching mkfs.erofs and virtiofsd (the cloud kernel is {qemu})")
+    say(f"fetching QEMU (the cloud kernel is {qemu})")
+    version = await kitroots.add_qemu(archive, root)
+    say(f"fetching mkfs.erofs and virtiofsd (QEMU is {version})")
     await kitroots.add_tools(archive, root)
     say("making the templates")
     await kitroots.add_images(root)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperstack.config import Config
 from hyperstack.errors import InternalError
-from hyperstack.guest import ext4, initramfs, kit, kitlibs
+from hyperstack.guest import ext4, initramfs, kit, kitkernel, kitlibs
 from hyperstack.guest.kitapt import Archive
 from hyperstack.guest.kitmodules import ModuleTree
 
@@ -17,6 +17,16 @@ MKFS_AT_LEAST = (1, 8)
 UML_FOLDERS = ("dev", "disks", "guest", "layers", "proc", "run", "tmp", "uml")
 UML_FILES = ("run/fs.sock", "run/none")
 """Where a socket of the host is bound, and an empty disk."""
+QEMU_AT_LEAST = (7, 2)
+QEMU_FOLDERS = ("dev", "disks", "layers", "run")
+QEMU_FILES = ("run/fs.sock",)
+"""Where the share's socket is bound."""
+FIRMWARE = (
+    ("seabios", "bios-256k.bin"),
+    # What starts an ELF kernel, and what starts a bzImage.
+    *(("qemu-system-data", name) for name in ("pvh.bin", "linuxboot_dma.bin")),
+)
+"""Packages and the files of them that are the machine's firmware."""
 MKFS_FOLDERS = ("dev", "in", "out", "proc", "tmp")
 VIRTIOFSD_FOLDERS = ("dev", "etc", "proc", "run", "share", "tmp")
 GUEST_FOLDERS = (
@@ -24,12 +34,10 @@ GUEST_FOLDERS = (
 )
 BOOT = ("erofs", "overlay")
 SHARE = ("fuse", "virtiofs")
-QEMU_BOOT = (
-    *("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "ext4"),
-    *("erofs", "overlay", "vmgenid"),
-)
-QEMU_MORE = ("virtio_scsi", "sd_mod", "virtio_balloon")
-"""Modules that a QEMU guest may load later: their order is in ``more.list``."""
+QEMU_BOOT = ("virtio_pci", "virtio_console", "virtio_net")
+"""What a QEMU guest needs to show itself: its bus, its console, its private link."""
+QEMU_LATE = ("virtio_blk", "erofs", "overlay", "ext4", "virtio_balloon")
+"""What it loads while the daemon connects."""
 
 
 def add_native(root: Path) -> None:
@@ -77,19 +85,46 @@ async def add_kernel(archive: Archive, root: Path) -> str:
             shutil.copytree(tree / "boot", merged / "boot", dirs_exist_ok=True)
     modules = _only((merged / "modules").iterdir())
     kernel = _only([*merged.glob("boot/vmlinuz-*"), *modules.glob("vmlinuz")])
-    _place(kernel, root / "qemu" / "vmlinuz", 0o644)
-    found = ModuleTree(modules)
-    folder = root / "guest-qemu" / "modules"
-    _modules(found, folder, QEMU_BOOT)
-    _list(found, folder, "more.list", QEMU_MORE, loaded=QEMU_BOOT)
+    _kernel(kernel, root / "qemu" / kit.QEMU_KERNEL.lstrip("/"))
+    _modules(ModuleTree(modules), root / "guest-qemu" / "modules", QEMU_BOOT, QEMU_LATE)
     shutil.rmtree(merged)
     return modules.name
+
+
+def _kernel(image: Path, target: Path) -> None:
+    """Place a kernel in the form in which it boots fastest."""
+    data = image.read_bytes()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    kitkernel.write_sparse(target, kitkernel.elf_of(data) or data)
+    target.chmod(0o644)
 
 
 def _is_kernel(package: str) -> bool:
     """Tell a kernel's packages: older releases have one of them, newer ones several."""
     kinds = ("linux-image-", "linux-binary-", "linux-modules-", "linux-base-")
     return package.startswith(kinds)
+
+
+async def add_qemu(archive: Archive, root: Path) -> str:
+    """Add QEMU in the root of its jail, with its firmware; return its version."""
+    suite = await archive.suite_with("qemu-system-x86", QEMU_AT_LEAST)
+    jail = root / "qemu"
+    _folders(jail, QEMU_FOLDERS)
+    for name in QEMU_FILES:
+        (jail / name).touch(mode=0o644)
+    await kitlibs.install(
+        suite,
+        "qemu-system-x86",
+        "qemu-system-x86_64",
+        jail,
+        kit.QEMU,
+        # glibc loads it by itself when a thread ends.
+        also=(("libgcc_s.so.1", "libgcc-s1"),),
+    )
+    for package, name in FIRMWARE:
+        found = _only((await suite.use(package)).rglob(name))
+        _place(found, jail / kit.QEMU_FIRMWARE.lstrip("/") / name, 0o644)
+    return (await suite.version("qemu-system-x86") or "").split(":")[-1].split("+")[0]
 
 
 async def add_tools(archive: Archive, root: Path) -> None:
@@ -112,17 +147,19 @@ async def add_tools(archive: Archive, root: Path) -> None:
 
 async def add_images(root: Path, size: int = Config.storage_size) -> None:
     """Add what is packed of the parts: QEMU's initramfs and the ext4 template of *size* bytes."""
-    packed = root / "qemu" / "initramfs"
+    packed = root / "qemu" / kit.QEMU_INITRAMFS.lstrip("/")
     packed.write_bytes(initramfs.pack(root / "guest-qemu"))
     packed.chmod(0o644)
     await ext4.make(root / "ext4.img", size)
     (root / "ext4.img").chmod(0o644)
 
 
-def _modules(tree: ModuleTree, folder: Path, boot: Iterable[str]) -> None:
-    boot = tuple(boot)
+def _modules(tree: ModuleTree, folder: Path, boot: Iterable[str], late: Iterable[str] = ()) -> None:
+    boot, late = tuple(boot), tuple(late)
     _list(tree, folder, "boot.list", boot)
-    _list(tree, folder, "share.list", SHARE, loaded=boot)
+    if late:
+        _list(tree, folder, "late.list", late, loaded=boot)
+    _list(tree, folder, "share.list", SHARE, loaded=(*boot, *late))
 
 
 def _list(

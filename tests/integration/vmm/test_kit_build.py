@@ -88,5 +88,5 @@ def _looks_whole(kit: Kit) -> None:
             for line in (modules / name).read_text().splitlines():
                 assert (modules / line).read_bytes()[:4] == b"\x7fELF"
     assert kit.initramfs.read_bytes()[:6] == b"070701"
-    assert kit.vmlinuz.read_bytes()[0x202:0x206] == b"HdrS"
+    assert kit.qemu_kernel.read_bytes()[:4] == b"\x7fELF"
     assert all(package.sha256 and package.suite for package in kit.manifest.packages)

@@ -1,0 +1,209 @@
+"""A running QEMU machine, asked through its monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from hyperstack.errors import GuestError
+from hyperstack.guest.messages import Source, SourceKind
+from hyperstack.vmm import files
+from hyperstack.vmm.base import Disk, Tap
+from hyperstack.vmm.qemu import devices, qmp
+from hyperstack.vmm.running import RunningMachine
+
+TIMEOUT = 30.0
+"""Seconds for one operation. Most take a few milliseconds; an emulated guest under load is slow."""
+MONITOR = "qmp"
+"""The monitor's socket in a sandbox's run folder."""
+RELEASE_STEPS = 100
+RELEASE_PAUSE = 0.02
+KEEP = 64 << 20
+"""Bytes that a guest is left with when it gives up memory."""
+RESIZE_STEPS = 100
+RESIZE_PAUSE = 0.1
+STALLED = 10
+"""Steps without any progress after which a guest has given what it can."""
+
+
+class QemuMachine(RunningMachine):
+    """One machine, launched by this daemon or an earlier one; see ``Machine`` for the methods."""
+
+    @contextlib.asynccontextmanager
+    async def _monitor(self, what: str) -> AsyncIterator[qmp.Monitor]:
+        """Give the monitor for one operation, *what*. Raises GuestError, within TIMEOUT seconds."""
+        if not self._process.alive():
+            raise GuestError("the virtual machine has ended")
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                async with qmp.connect(Path(self._record.run_dir) / MONITOR) as monitor:
+                    yield monitor
+        except TimeoutError:
+            raise GuestError(f"the virtual machine did not {what} within {TIMEOUT:.0f} s") from None
+
+    # Disks and NICs
+
+    def layer(self, name: str) -> Source:
+        """Say how the guest finds the layer of this name. Raises GuestError if it has none."""
+        self._slot(devices.layer_key(name))
+        return Source(kind=SourceKind.SERIAL, path=name)
+
+    def disk(self, name: str) -> Source:
+        """Say how the guest finds the disk of this name. Raises GuestError if it has none."""
+        self._slot(devices.disk_key(name))
+        return Source(kind=SourceKind.SERIAL, path=name)
+
+    async def add_layer(self, layer: Disk) -> Source:
+        """Give the running guest another read-only layer. Raises GuestError."""
+        async with self._changing:
+            if devices.layer_key(layer.name) not in self._record.slots:
+                await self._plug_disk(layer, devices.layer_key(layer.name))
+        return self.layer(layer.name)
+
+    async def add_disk(self, disk: Disk) -> Source:
+        """Give the running guest another disk. Raises GuestError, and nothing is left then."""
+        async with self._changing:
+            await self._plug_disk(disk, devices.disk_key(disk.name))
+        return self.disk(disk.name)
+
+    async def _plug_disk(self, disk: Disk, key: str) -> None:
+        slot = self._free(key, ("disk", "layer"), devices.MAX_DISKS)
+        folder = self._layers if disk.read_only else self._disks
+        link = files.link_read_only if disk.read_only else files.link_writable
+        link(folder, disk, self._record.uid)
+        try:
+            if not disk.read_only:
+                self._allow_size(disk)
+            async with self._monitor(f"take disk {disk.name}") as monitor:
+                await monitor.send("blockdev-add", devices.block(disk))
+                try:
+                    await monitor.send("device_add", devices.bridged_disk(disk.name, slot))
+                except BaseException:
+                    # Cancelled or not: what was added is taken back if it can be.
+                    with contextlib.suppress(GuestError, OSError):
+                        await monitor.execute("blockdev-del", node_name=devices.node(disk.name))
+                    raise
+        except BaseException:
+            files.unlink(folder, disk.name)
+            raise
+        self._take(key, slot)
+
+    async def remove_disk(self, name: str) -> None:
+        """Take a disk away. Raises GuestError if the guest does not let go of it."""
+        async with self._changing:
+            key = devices.disk_key(name)
+            self._slot(key)
+            async with self._monitor(f"let go of disk {name}") as monitor:
+                await _unplug(monitor, devices.node(name))
+                await _release(monitor, name)
+            for folder in (self._layers, self._disks):
+                files.unlink(folder, name)
+            self._give_back(key)
+
+    async def add_nic(self, tap: Tap) -> None:
+        """Give the running guest another network card. Raises GuestError."""
+        async with self._changing:
+            key = devices.nic_key(tap.name)
+            slot = self._free(key, ("nic",), devices.MAX_NICS)
+            backend = devices.tap_backend(tap)
+            async with self._monitor(f"take network card {tap.name}") as monitor:
+                await monitor.send("netdev_add", backend)
+                try:
+                    await monitor.send("device_add", devices.bridged_nic(tap, slot))
+                except BaseException:
+                    with contextlib.suppress(GuestError, OSError):
+                        await monitor.execute("netdev_del", id=backend["id"])
+                    raise
+            self._take(key, slot)
+
+    async def remove_nic(self, name: str) -> None:
+        """Take a network card away. Raises GuestError if the guest does not let go of it."""
+        async with self._changing:
+            key = devices.nic_key(name)
+            self._slot(key)
+            async with self._monitor(f"let go of network card {name}") as monitor:
+                await _unplug(monitor, devices.nic_node(name))
+                await monitor.execute("netdev_del", id=f"net-{name}")
+            self._give_back(key)
+
+    def _free(self, key: str, kinds: tuple[str, ...], most: int) -> int:
+        if key in self._record.slots:
+            raise GuestError(f"the virtual machine has a {key.replace(':', ' ')} already")
+        return devices.free_slot(self._record.slots, kinds, most)
+
+    # Running
+
+    async def pause(self) -> None:
+        """Stop the machine's CPUs."""
+        async with self._monitor("pause") as monitor:
+            await monitor.execute("stop")
+
+    async def resume(self) -> None:
+        """Let them run on."""
+        async with self._monitor("resume") as monitor:
+            await monitor.execute("cont")
+
+    async def resize_memory(self, memory: int) -> None:
+        """Change the guest's memory to *memory* bytes, at most what it was launched with.
+
+        The guest's balloon driver gives up what is free, and keeps what it needs: when it gets no
+        further, it is asked for no more than it has given. Raises GuestError.
+        """
+        async with self._changing, self._monitor("change its memory") as monitor:
+            least = min(KEEP, self._record.memory)
+            wanted = min(max(memory, least), self._record.memory)
+            await monitor.execute("balloon", value=wanted)
+            actual = await _settled(monitor, wanted, self._record.memory)
+            if actual != wanted:
+                await monitor.execute("balloon", value=actual)
+            self._record = msgspec.structs.replace(
+                self._record, given_up=self._record.memory - actual
+            )
+
+
+async def _unplug(monitor: qmp.Monitor, device: str) -> None:
+    """Ask the guest to let go of a device and wait until it has."""
+    await monitor.execute("device_del", id=device)
+    event = await monitor.event(
+        lambda event: (
+            event.name in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
+            and event.data.get("device") == device
+        )
+    )
+    if event.name != "DEVICE_DELETED":
+        raise GuestError(f"the guest does not let go of {device}")
+
+
+async def _release(monitor: qmp.Monitor, name: str) -> None:
+    """Close a disk's file. Its last writes may still be under way when the device is gone."""
+    for step in range(RELEASE_STEPS):
+        try:
+            await monitor.execute("blockdev-del", node_name=devices.node(name))
+        except GuestError:
+            if step == RELEASE_STEPS - 1:
+                raise
+            await asyncio.sleep(RELEASE_PAUSE)
+        else:
+            return
+
+
+async def _settled(monitor: qmp.Monitor, wanted: int, most: int) -> int:
+    """Return the guest's memory once it is *wanted*, or does not come nearer any more."""
+    last, still = -1, 0
+    for _ in range(RESIZE_STEPS):
+        answer = await monitor.execute("query-balloon")
+        actual = answer.get("actual") if isinstance(answer, dict) else None
+        if not isinstance(actual, int) or not 0 <= actual <= most:
+            raise GuestError("the virtual machine does not say how much memory it has")
+        if actual == wanted:
+            return actual
+        still = still + 1 if actual == last else 0
+        if still >= STALLED:
+            return actual
+        last = actual
+        await asyncio.sleep(RESIZE_PAUSE)
+    return last
