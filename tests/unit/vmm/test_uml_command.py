@@ -10,8 +10,9 @@ import pytest
 from hyperstack.errors import GuestError
 from hyperstack.ids import SandboxId
 from hyperstack.vmm.base import Disk, MachineSpec, Runtime, Tap
+from hyperstack.vmm.running import file_size_limit
 from hyperstack.vmm.uml import command
-from hyperstack.vmm.uml.disks import file_size_limit, free_slot
+from hyperstack.vmm.uml.disks import free_slot
 from hyperstack.vmm.uml.driver import assign_slots, limits
 
 GiB = 1 << 30

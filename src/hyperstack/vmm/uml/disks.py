@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from hyperstack.errors import GuestError
@@ -36,12 +35,6 @@ def link_disk(layers: Path, disks: Path, disk: Disk, uid: int) -> Path:
         files.unlink(folder, disk.name)
         raise
     return folder
-
-
-def file_size_limit(limits: str) -> int:
-    """Return the largest file that a process may write, from its ``/proc/PID/limits``."""
-    found = re.search(r"^Max file size +(\d+|unlimited)", limits, re.MULTILINE)
-    return int(found[1]) if found and found[1] != "unlimited" else 1 << 63
 
 
 def free_slot(used: set[int], first: int, last: int) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import resource
-from pathlib import Path
 
 import msgspec
 
@@ -16,8 +13,9 @@ from hyperstack.platform.process import ProcessHandle
 from hyperstack.vmm import files
 from hyperstack.vmm.base import Disk, MachineRecord, Tap
 from hyperstack.vmm.console import Console
+from hyperstack.vmm.running import RunningMachine
 from hyperstack.vmm.uml import command
-from hyperstack.vmm.uml.disks import file_size_limit, free_slot, link_disk
+from hyperstack.vmm.uml.disks import free_slot, link_disk
 from hyperstack.vmm.uml.mconsole import ManagementConsole
 
 PAGE = 4096
@@ -28,35 +26,14 @@ RESIZE_PAUSE = 0.05
 """Seconds in which the guest's kernel may write back and forget what it caches."""
 
 
-class UmlMachine:
+class UmlMachine(RunningMachine):
     """One machine, launched by this daemon or an earlier one; see ``Machine`` for the methods."""
 
     def __init__(
         self, record: MachineRecord, process: ProcessHandle, console: Console, umid: str
     ) -> None:
-        self._record = record
-        self._process = process
-        self._console = console
+        super().__init__(record, process, console)
         self._mconsole = ManagementConsole(process, umid)
-        self._changing = asyncio.Lock()
-
-    @property
-    def record(self) -> MachineRecord:
-        """What the next daemon needs to adopt this machine."""
-        return self._record
-
-    @property
-    def pid(self) -> int:
-        """The kernel's main process on the host."""
-        return self._process.pid
-
-    @property
-    def _layers(self) -> Path:
-        return Path(self._record.sandbox_dir) / "layers"
-
-    @property
-    def _disks(self) -> Path:
-        return Path(self._record.sandbox_dir) / "disks"
 
     # Disks and NICs
 
@@ -115,13 +92,6 @@ class UmlMachine:
             await self._mconsole.command(f"remove vec{self._slot(key)}")
             self._give_back(key)
 
-    def _slot(self, key: str) -> int:
-        try:
-            return self._record.slots[key]
-        except KeyError:
-            kind, _, name = key.partition(":")
-            raise GuestError(f"the virtual machine has no {kind} {name}") from None
-
     def _free(self, key: str, kind: str, first: int, last: int) -> int:
         slots = self._record.slots
         if key in slots:
@@ -129,26 +99,6 @@ class UmlMachine:
         return free_slot(
             {slot for name, slot in slots.items() if name.startswith(kind)}, first, last
         )
-
-    def _take(self, key: str, slot: int) -> None:
-        slots = {**self._record.slots, key: slot}
-        self._record = msgspec.structs.replace(self._record, slots=slots)
-
-    def _give_back(self, key: str) -> None:
-        slots = {name: slot for name, slot in self._record.slots.items() if name != key}
-        self._record = msgspec.structs.replace(self._record, slots=slots)
-
-    def _allow_size(self, disk: Disk) -> None:
-        """Let the kernel write files as large as *disk*: it was held to what it had at launch."""
-        try:
-            size = disk.path.stat().st_size
-            if file_size_limit(Path(f"/proc/{self.pid}/limits").read_text()) < size:
-                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
-        except OSError as error:
-            raise GuestError(
-                f"the virtual machine can't be allowed a disk as large as {disk.name}: "
-                f"{error.strerror}"
-            ) from error
 
     # Running
 
@@ -188,39 +138,3 @@ class UmlMachine:
         found = re.search(r"^MemFree: +(\d{1,12}) kB$", text, re.MULTILINE)
         free = int(found[1]) << 10 if found else 0
         return max(0, free - max(KEEP_FREE, self._record.memory // 32))
-
-    async def kill(self) -> None:
-        """Kill the machine and wait until it is gone; all its processes go with it."""
-        await self._process.kill()
-
-    async def wait(self) -> None:
-        """Return when it is gone."""
-        await self._process.wait()
-
-    def alive(self) -> bool:
-        """Tell whether it still runs."""
-        return self._process.alive()
-
-    # Console
-
-    def console_tail(self, limit: int = 4096) -> str:
-        """Return the last *limit* bytes of the console as printable text."""
-        self._console.drain()
-        return self._console.tail(limit)
-
-    async def console_ready(self) -> None:
-        """Return once the agent's READY line was seen, or the machine is gone."""
-        ready = asyncio.ensure_future(self._console.wait_ready())
-        gone = asyncio.ensure_future(self._process.wait())
-        try:
-            await asyncio.wait({ready, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            gone.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(ready, gone)
-
-    async def close(self) -> None:
-        """Let go of the daemon's descriptors; the machine runs on."""
-        self._console.close()
-        self._process.close()
