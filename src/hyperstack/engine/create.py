@@ -76,7 +76,7 @@ async def create(
         core.container_dir(identifier).mkdir(parents=True, mode=0o710)
         await disks.make(core, container)
         await core.table.add(container)
-        core.images.get(image.id)  # from here on its removal is refused; was it in time?
+        core.images.get(image.id)  # its removal is refused by now, but may have come before
         await core.volumes.settle(made)
     except BaseException:
         if (begun := core.table.find(identifier)) is not None:

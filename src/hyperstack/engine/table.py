@@ -81,8 +81,13 @@ class Table:
 
     async def add(self, container: Container) -> None:
         """Store a new container whose name has been claimed."""
-        await rows.put_container(self._db, container)
+        # In memory first: what looks meanwhile for users of its image and volumes must find it.
         self._by_id[container.id] = container
+        try:
+            await rows.put_container(self._db, container)
+        except BaseException:
+            del self._by_id[container.id]
+            raise
 
     async def save(self, container: Container) -> None:
         """Store a container's present state."""
