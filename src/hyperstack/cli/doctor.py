@@ -147,13 +147,18 @@ def check_runtimes(config: Config) -> Iterator[Finding]:
     """Which virtual machine drivers are usable, and which one is the default."""
     import asyncio
 
-    from hyperstack.vmm import choose_default, drivers
+    from hyperstack.vmm import choose_default, drivers, probe
 
     try:
         kit = Kit.load(config.kit)
     except HyperError:
         return
     machines = drivers(config, kit)
+    if os.geteuid() == 0 and probe.needed(config, kit):
+        try:
+            asyncio.run(probe.probe(config, kit))
+        except HyperError as error:
+            yield _bad("kvm", error.message, "see docs/vmm.md", fatal=False)
     for runtime, driver in machines.items():
         usable = asyncio.run(driver.usable())
         if usable.ok:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from hyperstack.config import Config
-from hyperstack.engine import reconcile, volumes
+from hyperstack.engine import reconcile, runtimes, volumes
 from hyperstack.engine.containers import ContainerService, ExecService
 from hyperstack.engine.core import Core
 from hyperstack.engine.networks import NetworkService
@@ -94,6 +94,7 @@ class Engine:
         self.sandboxes = SandboxService(core)
         self.system = SystemService(core, machines, choice)
         reconcile.restart_policies(core)
+        self._tasks.start("probe of KVM", runtimes.find_out(core, machines, self.system.choose))
 
     def _image_users(self, image_id: str) -> list[Container]:
         return [c for c in self.core.table if c.image_id == image_id]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Mapping
+
 from hyperstack.engine.core import Core
-from hyperstack.errors import InvalidParameter
-from hyperstack.vmm.base import Runtime
+from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.vmm import DefaultChoice, choose_default, probe
+from hyperstack.vmm.base import Driver, Runtime
+
+log = logging.getLogger(__name__)
 
 HOST_DEFAULT = "hyper"
 """Stands for the host's default runtime."""
@@ -30,3 +36,30 @@ def _runtime(name: str) -> Runtime:
         return Runtime(name)
     except ValueError:
         raise InvalidParameter(f"unknown or invalid runtime name: {name}") from None
+
+
+async def find_out(
+    core: Core, machines: Mapping[Runtime, Driver], told: Callable[[DefaultChoice], None]
+) -> None:
+    """Find out in the background whether KVM works, if nobody knows; then choose the default anew.
+
+    Containers that start from then on have the new default; *told* gets the choice.
+    """
+    kit = core.sandboxes.kit
+    await probe.sweep(core.config)
+    if not probe.needed(core.config, kit):
+        return
+    try:
+        found = await probe.probe(core.config, kit)
+        choice = await choose_default(core.config, machines)
+    except HyperError as error:
+        log.warning("whether KVM works was not found out: %s", error)
+        return
+    if found.ok:
+        log.info("KVM works: a guest booted with it in %.2f s", found.seconds)
+    else:
+        log.warning("KVM does not work: %s", found.reason)
+    if choice.runtime != core.default_runtime:
+        log.info("containers that start from now on run with %s", choice.runtime)
+    core.default_runtime = choice.runtime
+    told(choice)

@@ -68,6 +68,10 @@ class SystemService:
         self._choice = choice
         self._id = _engine_id(core.config.data_root)
 
+    def choose(self, choice: DefaultChoice) -> None:
+        """Take note of another choice of the default runtime."""
+        self._choice = choice
+
     async def info(self) -> Info:
         """Collect the facts of now."""
         core = self._core

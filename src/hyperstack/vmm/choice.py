@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from hyperstack.config import Config
 from hyperstack.errors import InvalidParameter, Unavailable
 from hyperstack.guest.kit import Kit
+from hyperstack.vmm import probe
 from hyperstack.vmm.base import Driver, Runtime
+from hyperstack.vmm.qemu.driver import QemuDriver
 from hyperstack.vmm.uml.driver import UmlDriver
 
 HOST_DEFAULT = "hyper"
 PREFERENCE = (Runtime.KVM, Runtime.UML, Runtime.TCG)
 """Best first. UML in seccomp mode is no default: the operator names it or does not get it."""
-QEMU = "hyperstack.vmm.qemu.driver"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +31,8 @@ def drivers(config: Config, kit: Kit) -> dict[Runtime, Driver]:
     made: dict[Runtime, Driver] = {Runtime.UML: UmlDriver(config, kit)}
     if config.allow_uml_fast:
         made[Runtime.UML_FAST] = UmlDriver(config, kit, Runtime.UML_FAST)
-    if importlib.util.find_spec(QEMU) is not None:
-        qemu = importlib.import_module(QEMU)
-        for runtime in (Runtime.KVM, Runtime.TCG):
-            made[runtime] = cast("Driver", qemu.QemuDriver(config, kit, runtime))
+    for runtime in (Runtime.KVM, Runtime.TCG):
+        made[runtime] = QemuDriver(config, kit, runtime)
     return made
 
 
@@ -44,7 +40,8 @@ async def choose_default(config: Config, machines: Mapping[Runtime, Driver]) -> 
     """Choose what ``hyper`` stands for: the configured runtime, or the best that works.
 
     Raises InvalidParameter if the configured one is unknown or not allowed, Unavailable if it, or
-    every runtime, does not work here; the sentence says what to do.
+    every runtime, does not work here; the sentence says what to do. A configured ``hyper-kvm`` is
+    probed first (``probe.TIMEOUT``), otherwise no guest is started.
     """
     if config.default_runtime != HOST_DEFAULT:
         return await _configured(config, machines)
@@ -73,6 +70,8 @@ async def _configured(config: Config, machines: Mapping[Runtime, Driver]) -> Def
                 "so say allow-uml-fast to have it"
             ) from None
         raise InvalidParameter(f"unknown or invalid runtime name: {name}") from None
+    if isinstance(driver, QemuDriver) and runtime == Runtime.KVM:
+        await _look_at_kvm(config, driver)
     usable = await driver.usable()
     if not usable.ok:
         raise Unavailable(f"the default runtime {name} can't be used: {usable.reason}")
@@ -80,3 +79,8 @@ async def _configured(config: Config, machines: Mapping[Runtime, Driver]) -> Def
         runtime=runtime,
         reasons=tuple(f"runtime {runtime}: {warning}" for warning in usable.warnings),
     )
+
+
+async def _look_at_kvm(config: Config, driver: QemuDriver) -> None:
+    if probe.needed(config, driver.kit):
+        await probe.probe(config, driver.kit)

@@ -22,7 +22,7 @@ from hyperstack.errors import HyperError
 from hyperstack.guest.kit import Kit
 from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
-from hyperstack.platform.process import ProcessHandle
+from hyperstack.platform.process import ProcessHandle, open_process
 from hyperstack.vmm.base import Runtime
 from hyperstack.vmm.console import Console
 from hyperstack.vmm.qemu import command, verdict
@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 15.0
 MEMORY = 256 << 20
+CPU_SECONDS = 60
+"""What a machine may use whose daemon was killed: a guest that hangs does so at full speed."""
+FOLDER = "probe-"
+PROCESS = "process"
+"""File that says which process it is, for ``sweep``."""
 
 
 def needed(config: Config, kit: Kit) -> bool:
@@ -70,8 +75,8 @@ async def boot(config: Config, kit: Kit, runtime: Runtime, timeout: float) -> st
 
     Raises InternalError if its jail can't be built.
     """
-    config.exec_root.mkdir(parents=True, exist_ok=True, mode=0o711)
-    folder = Path(tempfile.mkdtemp(prefix="probe-", dir=config.exec_root))
+    config.exec_root.mkdir(parents=True, exist_ok=True, mode=0o710)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=config.exec_root))
     console = None
     try:
         console = Console.create(folder / "console")
@@ -82,12 +87,23 @@ async def boot(config: Config, kit: Kit, runtime: Runtime, timeout: float) -> st
         finally:
             os.close(writer)
         try:
+            (folder / PROCESS).write_text(f"{process.pid} {process.start_time}")
             return await _outcome(process, console, timeout)
         finally:
             await _end(process)
     finally:
         if console is not None:
             console.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def sweep(config: Config) -> None:
+    """End what a daemon that was killed while it probed has left."""
+    for folder in config.exec_root.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid, started = (int(word) for word in (folder / PROCESS).read_text().split())
+            if (process := open_process(pid, started)) is not None:
+                await _end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -104,6 +120,7 @@ def _jail(config: Config, kit: Kit, runtime: Runtime, console: int) -> jail.Jail
         fds={1: console, 2: console},
         limits={
             resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_CPU: CPU_SECONDS,
             resource.RLIMIT_FSIZE: 0,
             resource.RLIMIT_NPROC: MAX_THREADS,
             resource.RLIMIT_NOFILE: 256,

@@ -8,6 +8,7 @@ word no security boundary.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import platform
@@ -51,6 +52,11 @@ class QemuDriver:
     def runtime(self) -> Runtime:
         """``hyper-kvm`` or ``hyper-tcg``."""
         return self._runtime
+
+    @property
+    def kit(self) -> Kit:
+        """The kit whose QEMU and kernel it runs."""
+        return self._kit
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,8 +186,6 @@ class QemuDriver:
 
     def _fitting(self, spec: MachineSpec) -> MachineSpec:
         """Return *spec* with no more CPUs than these machines can have."""
-        import dataclasses
-
         return dataclasses.replace(spec, cpus=max(1, min(spec.cpus, self.capabilities.max_cpus)))
 
     async def adopt(self, record: MachineRecord) -> QemuMachine | None:
