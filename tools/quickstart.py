@@ -210,6 +210,12 @@ def show(docker: Docker, options: argparse.Namespace) -> None:
         docker("rm", "-f", NGINX)
 
 
+def _port(word: str) -> int:
+    if not word.isdecimal() or not 0 < int(word) < 65536:
+        raise argparse.ArgumentTypeError(f"{word} is not a port: 1 to 65535 is wanted")
+    return int(word)
+
+
 def _fetch(url: str) -> str:
     bound = time.monotonic() + 30
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -250,7 +256,7 @@ def main() -> None:
     parser.add_argument(
         "--kit-dir", type=Path, default=Path("/var/lib/hyper/kit"), help="guest kits"
     )
-    parser.add_argument("--port", type=int, default=8088, help="host port of the nginx container")
+    parser.add_argument("--port", type=_port, default=8088, help="host port of the nginx container")
     options = parser.parse_args()
     docker = Docker(options.host)
     check_host(docker, options)

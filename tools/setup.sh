@@ -17,7 +17,8 @@ attempt() { # WHAT-FAILED COMMAND...
     local what=$1 last
     shift
     "$@" > "$said" 2>&1 && return
-    last=$(grep -vE '^(W:|\s*$)' "$said" | tail -n 1 | cut -c 1-300)
+    # The first error of apt's and pip's is the cause, the last line of others.
+    last=$({ grep -E '^(E: |ERROR: )' "$said" || grep -vE '^(W:|\s*$)' "$said" | tac; } | head -n 1 | cut -c 1-300)
     grep -q 'No space left on device' "$said" && last="no space left on device ($(room))"
     fail "$what: ${last:-it said nothing}"
 }
@@ -44,6 +45,20 @@ update() {
     touch "$said.updated"
 }
 
+# A dpkg that was killed refuses all work until it has been let finish; what it had started may still
+# hold its lock.
+install_now() {
+    local turn
+    for turn in 1 2 3 4 5 6; do
+        apt install -y --no-install-recommends "$@" > "$said.apt" 2>&1 && return
+        grep -qE 'dpkg was interrupted|Could not get lock|is locked by another|held by process' "$said.apt" || break
+        sleep $((turn * 2))
+        dpkg --configure -a > /dev/null 2>&1 < /dev/null || true
+    done
+    cat "$said.apt"
+    return 1
+}
+
 # What is asked for by package name and not there yet; quiet when there is nothing to do.
 install_packages() {
     local missing=() name
@@ -53,10 +68,8 @@ install_packages() {
     [ ${#missing[@]} = 0 ] && return
     say "Installing ${missing[*]} ..."
     need_room 1500
-    # A dpkg that was interrupted refuses all work until it has been let finish.
-    [ -z "$(ls /var/lib/dpkg/updates)" ] || attempt "dpkg could not finish what was interrupted" dpkg --configure -a
     update
-    attempt "apt-get could not install ${missing[*]}" apt install -y --no-install-recommends "${missing[@]}"
+    attempt "apt-get could not install ${missing[*]}" install_now "${missing[@]}"
 }
 
 # Programs of packages that the machine need not have, unpacked beside each other and not installed:
@@ -113,12 +126,11 @@ make_venv() { # EXTRA (test or nothing)
     # Not what another Python, or an interrupted run, has left.
     "$here/.venv/bin/python" -m pip -V > /dev/null 2>&1 || rm -rf "$here/.venv"
     [ -d "$here/.venv" ] || attempt "no virtual environment could be made" "$python" -m venv "$here/.venv"
-    attempt "pip could not install the project" \
+    attempt "pip could not install the project; check that the package index is reachable" \
         "$here/.venv/bin/pip" --disable-pip-version-check --no-input -q install -e "$here${1:+[$1]}"
     echo "$stamp${1:+ $1}" > "$here/.venv/hyper-stamp"
 }
 
-[ "$(id -u)" = 0 ] || fail "run this as root: it starts virtual machines and makes network interfaces"
 command -v apt-get > /dev/null || fail "this needs Debian's apt-get (Debian 12 is what it is tried on)"
 [ "$(uname -m)" = x86_64 ] || fail "this needs an x86-64 machine, this one is $(uname -m)"
 install_packages ca-certificates debian-archive-keyring python3 python3-venv gcc libc6-dev make \

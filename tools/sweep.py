@@ -51,7 +51,8 @@ def _bound_into(pid: str, run: Path) -> bool:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines():
             _, _, _, source, target, *_ = line.split(" ")
-            if source.startswith(f"{run}/") and not target.startswith(f"{run}/"):
+            # The source is a path within its file system, which need not be the one of "/".
+            if f"/{run.name}/" in source and not target.startswith(f"{run}/"):
                 return True
     return False
 

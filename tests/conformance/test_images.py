@@ -97,6 +97,7 @@ def test_what_is_no_image_is_said_in_docker_s_words(host: Host) -> None:
     }.items():
         result = host.docker(*words, check=False)
         assert result.code != 0
-        assert sentence in result.err
+        # Older clients word a 404 themselves, with the name as it was given.
+        assert sentence in result.err or f"{sentence.removesuffix(':latest')}\n" in result.err
     garbage = host.docker("import", "-", stdin=b"noise" * 1000, check=False)
     assert "archive/tar: invalid tar header" in garbage.err + garbage.out

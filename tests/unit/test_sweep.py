@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from tools import sweep
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a run whose pytest is gone."""
-    made = tmp_path / "hyper-check.abcdef"
-    made.mkdir()
+    made = Path(tempfile.mkdtemp(prefix="hyper-check.", dir=tmp_path))
     (made / "lock").touch()
     return made
 
