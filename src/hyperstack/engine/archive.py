@@ -141,7 +141,7 @@ async def _service(core: Core, container: Container) -> Sandbox:
 def _path_error(container: Container, path: str, failure: AgentFailure) -> HyperError:
     """Word an agent's refusal of a path as Docker does."""
     if failure.errno == ENOENT:
-        return NotFound(f"Could not find the file {path} in container {container.id}")
+        return NotFound(f"Could not find the file {path} in container {container.name}")
     if failure.errno == EROFS:
         return Forbidden("container rootfs is marked read-only")
     if failure.errno in (ENOTDIR, EISDIR, EINVAL):

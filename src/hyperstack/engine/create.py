@@ -15,9 +15,10 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.tmpfs import parse_tmpfs
 from hyperstack.engine.validate import validate
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.guest import caps
 from hyperstack.ids import ContainerId, is_container_name, new_id
+from hyperstack.image.manifest import Platform
 from hyperstack.image.service import Image
 from hyperstack.model import (
     Container,
@@ -50,6 +51,8 @@ async def create(
     warnings = list(validate(config, host, networks))
     identifier = ContainerId(new_id())
     image = core.images.get(config.image)
+    if platform:
+        check_platform(config.image, image, Platform.parse(platform))
     chosen = _claim_name(core, name, identifier)
     made: tuple[MountState, ...] = ()
     try:
@@ -87,6 +90,16 @@ async def create(
         raise
     core.event(container, "create")
     return identifier, warnings
+
+
+def check_platform(name: str, image: Image, wanted: Platform) -> None:
+    """Raise NotFound, upon which the CLI pulls, if an image is for another platform."""
+    made = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+    if not wanted.accepts(made):
+        raise NotFound(
+            f"image with reference {name} was found but its platform ({made.normal()}) does not "
+            f"match the specified platform ({wanted.normal()})"
+        )
 
 
 def _claim_name(core: Core, name: str | None, identifier: ContainerId) -> str:
@@ -175,10 +188,16 @@ def _settle_host(core: Core, host: HostConfig) -> HostConfig:
 
 def check_refusals(host: HostConfig) -> None:
     """Run every translation that can refuse, so that create says so and not start."""
-    for options in host.tmpfs.values():
+    for target, options in host.tmpfs.items():
+        if not target.startswith("/"):
+            raise InvalidParameter(f"invalid mount path: '{target}' mount path must be absolute")
         parse_tmpfs(options)
     rlimits(host.ulimits)
-    caps.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
+    for option, names_ in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+        try:
+            caps.normalize(names_)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"invalid {option}: {error.message}") from error
 
 
 def storage_size(host: HostConfig, default: int) -> int:

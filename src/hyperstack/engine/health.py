@@ -37,7 +37,7 @@ TIMED_OUT = -1
 def effective(container: Container) -> Healthcheck | None:
     """Return the check with Docker's defaults filled in, None if there is none."""
     check = container.config.healthcheck
-    if check is None or not check.test or check.test[0] == "NONE":
+    if check is None or not check.test or check.test[0] not in ("CMD", "CMD-SHELL"):
         return None
     return msgspec.structs.replace(
         check,

@@ -143,18 +143,22 @@ def _publish(core: Core, values: list[str]) -> Test:
             for port, bindings in c.state.ports.items()
             for b in bindings
         }
-        return bool(wanted & (mine | {p for p, b in c.state.ports.items() if b}))
+        return bool(wanted & mine)
 
     return test
 
 
 def _expose(core: Core, values: list[str]) -> Test:
     wanted = set().union(*(_ports(value) for value in values))
-    return lambda c: bool(wanted & {*c.config.exposed_ports, *c.host.port_bindings})
+    return lambda c: bool(wanted & c.state.ports.keys())
 
 
 def _is_task(core: Core, values: list[str]) -> Test:
-    return lambda c: any(v in ("0", "false", "False") for v in values)
+    known = {"0": False, "false": False, "1": True, "true": True}
+    answers = {known.get(value.lower()) for value in values}
+    if len(answers) != 1 or None in answers:
+        raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(values)}]'")
+    return lambda c: False in answers  # without a swarm there are no tasks
 
 
 def _isolation(core: Core, values: list[str]) -> Test:

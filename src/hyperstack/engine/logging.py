@@ -48,12 +48,17 @@ def check(config: LogConfig) -> None:
     if driver in _NOT_HERE:
         raise NotImplementedHere(f"log driver {driver} is not supported; use json-file or local")
     if driver not in DRIVERS:
-        raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
+        raise InvalidParameter(
+            f'error looking up logging plugin {driver}: plugin "{driver}" not found'
+        )
     options = config.config
     for key in options:
         if key not in _OPTIONS[driver]:
             raise InvalidParameter(f"unknown log opt '{key}' for {driver} log driver")
-    settle(config)
+    try:
+        settle(config)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to initialize logging driver: {error.message}") from error
 
 
 def settle(config: LogConfig) -> tuple[int, int, bool]:

@@ -11,10 +11,11 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox
-from hyperstack.errors import HyperError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InvalidParameter, NotFound, NotImplementedHere
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, NetworkId
 from hyperstack.model import Container, EndpointSettings, EndpointState, PortBinding
@@ -25,6 +26,7 @@ from hyperstack.vmm.base import Tap
 
 log = logging.getLogger(__name__)
 
+MS_RDONLY = 1
 HOST_MODE = (
     "host networking is not possible for a container in its own virtual machine; publish ports "
     "with -p instead"
@@ -98,6 +100,10 @@ async def publish(core: Core, container: Container, plugged: Plugged) -> None:
 async def unplug(core: Core, container: Container) -> None:
     """Cut a container off and free its addresses and ports; safe to repeat."""
     await core.networks.detach(container.id)
+    state = container.state
+    state.endpoints = {
+        name: EndpointState(network_id=got.network_id) for name, got in state.endpoints.items()
+    }
 
 
 async def adopt(core: Core, container: Container) -> None:
@@ -120,7 +126,10 @@ def _resolve(core: Core, container: Container) -> list[tuple[Network, EndpointSe
         raise NotImplementedHere(JOIN_MODE)
     if container.config.network_disabled:
         return [(core.networks.get("none"), EndpointSettings())]
-    found = [(core.networks.get(name), wish) for name, wish in container.networks.items()]
+    try:
+        found = [(core.networks.get(name), wish) for name, wish in container.networks.items()]
+    except NotFound as error:
+        raise NotFound(f"failed to set up container networking: {error.message}") from error
     if any(network.driver == "host" for network, _ in found):
         raise InvalidParameter(HOST_MODE)
     # Docker's order: priority of the gateway, networks that lead outside, then the name.
@@ -178,6 +187,8 @@ def _check_wish(network: Network, wish: EndpointSettings) -> None:
     if wish.link_local_ips:
         raise NotImplementedHere("link-local addresses of endpoints are not supported")
     if not network.is_default:
+        for address in (wish.ipv4_address, wish.ipv6_address):
+            _check_address(network, address)
         return
     if wish.ipv4_address or wish.ipv6_address:
         raise InvalidParameter(
@@ -188,6 +199,18 @@ def _check_wish(network: Network, wish: EndpointSettings) -> None:
         raise InvalidParameter(
             f"invalid config for network {network.name}: invalid endpoint settings:\n"
             "network-scoped aliases are only supported for user-defined networks"
+        )
+
+
+def _check_address(network: Network, text: str) -> None:
+    try:
+        address = ip_address(text) if text else None
+    except ValueError:
+        return  # the address book says what is wrong with it
+    if address and not any(address in ip_network(s.subnet) for s in network.subnets):
+        raise InvalidParameter(
+            f"invalid config for network {network.name}: invalid endpoint settings:\n"
+            f"no configured subnet contains IP address {text}"
         )
 
 
@@ -296,7 +319,13 @@ def _files(core: Core, container: Container, pairs: Sequence[Pair]) -> tuple[mes
         ("/etc/resolv.conf", files.resolv_conf(_resolv_conf(core, container, pairs))),
     )
     return tuple(
-        messages.Mount(kind=messages.MountKind.FILE, target=path, content=content, mode=0o644)
+        messages.Mount(
+            kind=messages.MountKind.FILE,
+            target=path,
+            content=content,
+            mode=0o644,
+            flags=MS_RDONLY if container.host.readonly_rootfs else 0,
+        )
         for path, content in contents
         if not _mounted(container, path)
     )

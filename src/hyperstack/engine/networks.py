@@ -207,6 +207,7 @@ class NetworkService:
                 await self._unplug(live, network)
                 await networking.rewrite_hosts(core, container, live.sandbox)
             container.networks = {k: w for k, w in container.networks.items() if k != name}
+            container.state.endpoints.pop(network.name, None)
             await core.table.save(container)
 
     async def _unplug(self, live: Live, network: Network) -> None:

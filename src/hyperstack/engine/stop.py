@@ -173,16 +173,15 @@ async def kill(core: Core, container: Container, signal: str) -> None:
     live = core.live.get(container.id)
     if not state.status.is_up or live is None:
         raise Conflict(f"container {container.id} is not running")
-    if number == 9:
-        state.manually_stopped = True
-        await record(core, container)
-        if state.status == Status.PAUSED:
-            await _thaw(core, live)
-        await kill_live(core, live)
-        return
-    stop_signal = signal_number(container.config.stop_signal or "TERM")
-    if number == stop_signal:
+    # As moby's killWithSignal: any signal is a stop, unless the container names another one for it.
+    named = container.config.stop_signal
+    if number == 9 or not named or number == signal_number(named):
         state.manually_stopped = True
         live.stopping = True
         await record(core, container)
-    await send(core, live, number)
+        if state.status == Status.PAUSED:
+            await _thaw(core, live)
+    if number == 9:
+        await kill_live(core, live)
+    else:
+        await send(core, live, number)

@@ -8,6 +8,7 @@ from hyperstack.engine import rooms
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.engine.spec import limits
+from hyperstack.engine.validate import check_resources
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.ids import is_container_name
@@ -38,7 +39,7 @@ async def update(core: Core, container: Container, changes: UpdateConfig) -> lis
         if container.state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict('container is marked for removal and cannot be "update"')
         old = container.host
-        container.host = _merged(old, changes)
+        container.host = _merged(container, changes)
         live = core.live.get(container.id)
         try:
             if live is not None and container.state.status.is_up:
@@ -51,7 +52,8 @@ async def update(core: Core, container: Container, changes: UpdateConfig) -> lis
     return []
 
 
-def _merged(host: HostConfig, changes: UpdateConfig) -> HostConfig:
+def _merged(container: Container, changes: UpdateConfig) -> HostConfig:
+    host = container.host
     new = msgspec.structs.asdict(changes)
     kept = {k: v for k, v in new.items() if v not in (0, None, "")}
     policy = changes.restart_policy
@@ -61,18 +63,31 @@ def _merged(host: HostConfig, changes: UpdateConfig) -> HostConfig:
         raise InvalidParameter(
             "Restart policy cannot be updated because AutoRemove is enabled for the container"
         )
-    if changes.memory and changes.memory < 6 << 20:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if changes.memory and not changes.memory_swap and 0 < host.memory_swap < changes.memory:
-        raise InvalidParameter(
+    check_resources(HostConfig(**{**kept, "memory": changes.memory or host.memory}))
+    if conflict := _conflict(host, changes):
+        raise Conflict(f"Cannot update container {container.id}: {conflict}")
+    return msgspec.structs.replace(host, **kept)
+
+
+def _conflict(host: HostConfig, changes: UpdateConfig) -> str:
+    """Say what of *changes* can't go with what is set, as moby's UpdateContainer; "" if nothing."""
+    for new, old, names in (
+        (changes.nano_cpus, host.cpu_period, ("Nano CPUs", "CPU Period")),
+        (changes.nano_cpus, host.cpu_quota, ("Nano CPUs", "CPU Quota")),
+        (changes.cpu_period, host.nano_cpus, ("CPU Period", "NanoCPUs")),
+        (changes.cpu_quota, host.nano_cpus, ("CPU Quota", "NanoCPUs")),
+    ):
+        if new > 0 and old > 0:
+            return (
+                f"Conflicting options: {names[0]} cannot be updated as {names[1]} has already "
+                "been set"
+            )
+    if changes.memory > 0 and not changes.memory_swap and 0 < host.memory_swap < changes.memory:
+        return (
             "Memory limit should be smaller than already set memoryswap limit, update the "
             "memoryswap at the same time"
         )
-    if changes.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise InvalidParameter(
-            "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set"
-        )
-    return msgspec.structs.replace(host, **kept)
+    return ""
 
 
 async def _apply(core: Core, container: Container) -> None:

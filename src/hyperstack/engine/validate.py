@@ -19,7 +19,8 @@ SMALLEST_MEMORY = 6 << 20
 SMALLEST_RESERVATION = 6 << 20
 _POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z")
-_HOSTNAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_HOSTNAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}\Z")
+"""As Docker: nothing but the kernel's length, and what would break a line of /etc/hosts."""
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
 _MILLISECOND = 1_000_000
 
@@ -41,6 +42,13 @@ def validate(
         if wish.mac_address and not _MAC.match(wish.mac_address):
             raise InvalidParameter(f"invalid MAC address for network {name}: {wish.mac_address}")
     return _warnings(host)
+
+
+def check_resources(host: HostConfig) -> None:
+    """Check what an update may change. Raises InvalidParameter."""
+    _check_restart(host)
+    _check_memory(host)
+    _check_cpu(host)
 
 
 def _check_config(config: ContainerConfig) -> None:
@@ -73,8 +81,6 @@ def _check_health(check: Healthcheck | None) -> None:
             raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
-    if check.test and check.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
-        raise InvalidParameter(f"Unknown healthcheck type '{check.test[0]}' (expected 'CMD')")
 
 
 def _check_restart(host: HostConfig) -> None:
@@ -118,7 +124,6 @@ def _check_refused(host: HostConfig) -> None:
     """Options that mean a part of the host that no virtual machine has."""
     for given, what in (
         (host.devices, "--device: a virtual machine has none of the host's devices"),
-        (host.device_requests, "--gpus: a virtual machine has none of the host's devices"),
         (host.device_cgroup_rules, "--device-cgroup-rule: the guest has no device controller"),
         (host.cpuset_cpus or host.cpuset_mems, "--cpuset-cpus and --cpuset-mems"),
         (host.cgroup_parent, "--cgroup-parent: the sandbox's cgroup is the engine's own"),
@@ -127,12 +132,28 @@ def _check_refused(host: HostConfig) -> None:
         (host.links, "--link: use a user-defined network"),
         (host.oom_kill_disable, "--oom-kill-disable"),
         (host.volume_driver not in ("", "local"), f"volume driver {host.volume_driver}"),
-        (host.isolation not in ("", "default"), f"isolation {host.isolation}"),
     ):
         if given:
             raise InvalidParameter(f"not supported by this engine: {what}")
+    if host.isolation not in ("", "default"):
+        raise InvalidParameter(
+            f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'"
+        )
+    for request in host.device_requests:
+        raise InvalidParameter(_no_device(request))
     for option in host.security_opt:
         _check_security(option)
+
+
+def _no_device(request: Mapping[str, object]) -> str:
+    """Word the refusal of ``--gpus`` as Docker does on a host without a fitting driver."""
+    given = request.get("Capabilities")
+    sets = [s for s in given if isinstance(s, list)] if isinstance(given, list) else []
+    wanted = " ".join("[" + " ".join(map(str, names)) + "]" for names in sets)
+    return (
+        f'could not select device driver "{request.get("Driver") or ""}" with capabilities: '
+        f"[{wanted}]: a virtual machine has none of the host's devices"
+    )
 
 
 def _check_security(option: str) -> None:
@@ -157,13 +178,11 @@ def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
         numbers = [int(n) for n in match.groups()[:2] if n] if match else []
         if not numbers or not all(0 < n < 65536 for n in numbers) or numbers != sorted(numbers):
             raise InvalidParameter(f'invalid port specification: "{port}"')
-    for port, bindings in host.port_bindings.items():
+    for bindings in host.port_bindings.values():
         for binding in bindings:
             match = re.fullmatch(r"(\d{1,5})?(?:-(\d{1,5}))?", binding.host_port)
             if match is None or any(int(n) > 65535 for n in match.groups() if n):
-                raise InvalidParameter(
-                    f'invalid port specification: "{binding.host_port}" for {port}'
-                )
+                raise InvalidParameter(f'invalid port specification: "{binding.host_port}"')
 
 
 def _check_memory(host: HostConfig) -> None:

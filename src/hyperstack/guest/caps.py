@@ -57,7 +57,7 @@ def normalize(capabilities: Iterable[str]) -> tuple[str, ...]:
         if name != _ALL and not name.startswith("CAP_"):
             name = f"CAP_{name}"
         if name != _ALL and name not in CAPABILITIES:
-            raise InvalidParameter(f'invalid capability: "{given}"')
+            raise InvalidParameter(f'unknown capability: "{name}"')
         result.append(name)
     return tuple(result)
 

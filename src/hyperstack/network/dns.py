@@ -154,7 +154,7 @@ def respond(
         kind, data = _data(record)
         body += b"\xc0\x0c" + struct.pack(">2HIH", kind, 1, TTL, len(data)) + data
         count += 1
-    flags = 0x8080 | (0x100 if question.recursion else 0) | (0x400 if records else 0) | code
+    flags = 0x8080 | (0x100 if question.recursion else 0) | code
     return struct.pack(">6H", question.id, flags, 1, count, 0, 0) + question.raw + bytes(body)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.model import Container, ContainerConfig, HostConfig, MountPoint, MountState
 from hyperstack.volume.local import DRIVER, LocalVolumes
 
@@ -65,7 +65,11 @@ def _inherited(specs: Iterable[str], containers: Containers) -> list[MountState]
             raise InvalidParameter(f"invalid volume specification: '{spec}'")
         if mode not in ("", "ro", "rw", "z", "Z"):
             raise InvalidParameter(f"invalid mode for volumes-from: {mode}")
-        for mount in containers.get(name).mounts:
+        try:
+            lender = containers.get(name)
+        except NotFound as error:  # not the image is missing: the CLI would pull it
+            raise InvalidParameter(error.message) from error
+        for mount in lender.mounts:
             made.append(_changed(mount, read_only=True) if mode == "ro" else mount)
     return made
 
@@ -129,18 +133,16 @@ def _clean(target: str) -> str:
 
 def _target(target: str, spec: str) -> str:
     clean = posixpath.normpath(target)
+    kind = "bind" if spec.startswith("/") and spec != target else "volume"
+    refused = f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\":"
     if not target.startswith("/"):
         raise InvalidParameter(
-            f"invalid volume specification: '{spec}': invalid mount path: '{target}' mount path "
-            "must be absolute"
+            f"{refused} invalid mount path: '{target}' mount path must be absolute"
         )
     # normpath keeps two leading slashes, as POSIX allows them a meaning that Linux does not know.
     clean = "/" + clean.lstrip("/")
     if clean == "/":
-        raise InvalidParameter(
-            f"invalid volume specification: '{spec}': invalid specification: "
-            "destination can't be '/'"
-        )
+        raise InvalidParameter(f"{refused} invalid specification: destination can't be '/'")
     return clean
 
 
@@ -179,7 +181,7 @@ def from_mount(mount: MountPoint) -> MountState:
         return MountState(type="tmpfs", destination=target, read_write=not mount.read_only)
     if mount.type in ("image", "npipe", "cluster"):
         raise refuse("mounts of this type are not supported by this engine")
-    raise InvalidParameter(f'mount type unknown: "{mount.type}"')
+    raise refuse("mount type unknown")
 
 
 class _Refuse(Protocol):

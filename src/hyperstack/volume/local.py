@@ -95,12 +95,15 @@ class LocalVolumes:
         it exists with other options.
         """
         if (driver or DRIVER) != DRIVER:
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+            raise NotFound(
+                f"create {name}: error looking up volume plugin {driver}: "
+                f'plugin "{driver}" not found'
+            )
         volume = Volume(
             name=name or new_id(),
             created_ns=time.time_ns(),
             labels={**(labels or {}), **({ANONYMOUS: ""} if anonymous or not name else {})},
-            options=_checked_options(options or {}),
+            options=_checked_options(name, options or {}),
             anonymous=anonymous or not name,
             pending=pending,
         )
@@ -234,7 +237,8 @@ def _check_name(name: str) -> None:
         )
     if len(name) < 2:
         raise InvalidParameter(
-            "volume name is too short, names should be at least two alphanumeric characters"
+            f"create {name}: volume name is too short, names should be at least two alphanumeric "
+            "characters"
         )
     if not _NAME.match(name):
         raise InvalidParameter(
@@ -244,19 +248,19 @@ def _check_name(name: str) -> None:
         )
 
 
-def _checked_options(options: Mapping[str, str]) -> dict[str, str]:
+def _checked_options(name: str, options: Mapping[str, str]) -> dict[str, str]:
     """Accept what the local driver can do here: nothing, or a bind of a host directory."""
     for key in options:
         if key not in ("type", "o", "device", "size"):
-            raise InvalidParameter(f'create: invalid option: "{key}"')
+            raise InvalidParameter(f'create {name}: invalid option: "{key}"')
     if not options:
         return {}
     flags = options.get("o", "").split(",")
     device = options.get("device", "")
     if "bind" not in flags or not device.startswith("/"):
         raise InvalidParameter(
-            "create: the local driver binds host directories only: give the options type=none, "
-            "o=bind and device=/absolute/path"
+            f"create {name}: the local driver binds host directories only: give the options "
+            "type=none, o=bind and device=/absolute/path"
         )
     return dict(options)
 

@@ -12,7 +12,7 @@ from hyperstack.api.docker.schema.inspect import MODERN, container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
-from hyperstack.errors import Conflict, HyperError, InvalidParameter
+from hyperstack.errors import Conflict, HyperError, InvalidParameter, NotFound
 from hyperstack.model import Container
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ async def kill(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/kill``"""
     try:
         await engine.containers.kill(request.name, request.query.text("signal") or "SIGKILL")
-    except Conflict as error:
+    except (Conflict, NotFound) as error:
         message = f"cannot kill container: {request.name}: {error.message}"
-        raise Conflict(message) from error
+        raise type(error)(message) from error
     await request.answer(204)
 
 

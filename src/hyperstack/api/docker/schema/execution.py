@@ -26,7 +26,7 @@ def exec_inspect(found: Exec) -> dict[str, Any]:
         "OpenStdin": config.attach_stdin,
         "OpenStderr": config.attach_stderr,
         "OpenStdout": config.attach_stdout,
-        "CanRemove": found.exit_code is not None,
+        "CanRemove": False,
         "ContainerID": found.container,
         "DetachKeys": "",
         "Pid": found.pid,

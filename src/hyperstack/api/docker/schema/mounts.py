@@ -90,7 +90,7 @@ class MountKind(Kind):
                 if key == "tmpfsoptions" and "options" in left:
                     into["tmpfs_options"] = _tmpfs_options(left["options"], place)
         if not into["type"]:
-            raise InvalidParameter("invalid mount config: mount type unknown: ")
+            raise InvalidParameter('invalid mount config for type "": mount type unknown')
         return MountPoint(**into)
 
     def write(self, value: MountPoint) -> dict[str, Any]:
