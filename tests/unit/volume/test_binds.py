@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hyperstack.config import Config
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InvalidParameter
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId
 from hyperstack.model import (
@@ -108,7 +108,7 @@ def test_a_wrong_bind_is_refused_in_dockers_words(spec: str, sentence: str) -> N
         (MountPoint(type="bind", target="/b"), "field Source must not be empty"),
         (MountPoint(type="bind", source="a", target="/b"), "mount path must be absolute"),
         (MountPoint(type="tmpfs", source="a", target="/b"), "field Source must not be specified"),
-        (MountPoint(type="nfs", target="/b"), 'mount type unknown: "nfs"'),
+        (MountPoint(type="nfs", target="/b"), 'type "nfs": mount type unknown'),
         (MountPoint(type="image", source="a", target="/b"), "not supported"),
     ],
 )
@@ -158,5 +158,5 @@ async def test_volumes_from_takes_mounts_over_and_own_ones_win(volumes: LocalVol
     made = await resolve(volumes, host, containers=others)
     assert not made["/one"].read_write
     assert made["/two"].name == "mine"
-    with pytest.raises(NotFound, match="No such container: ghost"):
+    with pytest.raises(InvalidParameter, match="No such container: ghost"):
         await resolve(volumes, HostConfig(volumes_from=("ghost",)))
