@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hyperstack.config import Config
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId
 from hyperstack.model import (
