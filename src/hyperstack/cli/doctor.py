@@ -17,6 +17,7 @@ from hyperstack.config import Config, GiB
 from hyperstack.errors import HyperError
 from hyperstack.guest.kit import Kit
 from hyperstack.platform.cgroup import Cgroups
+from hyperstack.platform.process import become_subreaper
 
 TUNGETFEATURES = 0x800454CF
 NETLINK_NETFILTER = 12
@@ -155,6 +156,8 @@ def check_runtimes(config: Config) -> Iterator[Finding]:
         return
     machines = drivers(config, kit)
     if os.geteuid() == 0 and probe.needed(config, kit):
+        # What the jail's launcher leaves to us is ours to bury.
+        become_subreaper()
         try:
             asyncio.run(probe.probe(config, kit))
         except HyperError as error:
