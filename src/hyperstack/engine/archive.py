@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from hyperstack.engine import rooms, runtimes
 from hyperstack.engine.core import Core
+from hyperstack.engine.refusals import damaged_root
 from hyperstack.engine.sandbox import Sandbox
-from hyperstack.engine.start import damaged_root
 from hyperstack.errors import (
     Conflict,
     Forbidden,

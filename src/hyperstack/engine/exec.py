@@ -11,10 +11,10 @@ import msgspec
 from hyperstack.engine import claims
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
+from hyperstack.engine.refusals import start_error
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.session import InputGate, Session
 from hyperstack.engine.spec import Streams, exec_process
-from hyperstack.engine.start import start_error
 from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotFound
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure

@@ -1,0 +1,58 @@
+"""What a guest says when it can't start a process, in the words in which runc and dockerd say it.
+
+Clients find the exit codes 126 and 127 in these sentences.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
+from hyperstack.guest.client import AgentFailure
+from hyperstack.guest.messages import Stage
+
+PREFIX = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "unable to start container process: "
+)
+
+
+def start_error(failure: AgentFailure) -> HyperError:
+    """Word a refused start as Docker does, so that clients find their exit codes 126 and 127."""
+    detail = failure.detail or errno.errorcode.get(failure.errno, str(failure.errno))
+    if failure.stage == Stage.USER:
+        return InvalidParameter(detail)  # dockerd looks users up itself, before its runtime
+    if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP, Stage.CWD):
+        sentence = detail
+        if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP):
+            sentence = f"error during container init: {detail}"
+        return InvalidParameter(f"{PREFIX}{sentence}: unknown")
+    if failure.errno == errno.ENOSPC:
+        return InternalError(f"{PREFIX}{detail}: no space left on device")
+    if failure.stage == Stage.ROOT and (damaged := damaged_root(detail)):
+        return InternalError(f"{PREFIX}{damaged}: unknown")
+    stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
+    return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
+
+
+def damaged_root(detail: str) -> str:
+    """Say what to do if the guest could not mount a layer or the disk; empty if it was not that."""
+    if detail.startswith("mounting layer "):
+        return f"a layer of the image is damaged ({detail}); remove the image and pull it again"
+    if detail.startswith("mounting disk "):
+        return (
+            f"the container's disk is damaged ({detail}); remove the container and create it again"
+        )
+    return ""
+
+
+def exit_code_of(error: HyperError) -> int:
+    """Return the exit code that a failed start leaves, as moby derives it from the sentence."""
+    text = error.message.lower()
+    if PREFIX.lower() not in text:
+        return 128
+    if "executable file not found" in text or "no such file or directory" in text:
+        return 127
+    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
+        return 126
+    return 128
