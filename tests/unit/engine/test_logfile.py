@@ -183,3 +183,32 @@ def test_a_driver_that_keeps_nothing_still_counts_offsets(tmp_path: Path) -> Non
     other_run = LogWriter(nothing, 2, fresh=True)
     assert other_run.taken(OUT) == 0
     other_run.close()
+
+
+def test_what_is_not_utf8_becomes_one_replacement_for_each_byte_and_questions_stay() -> None:
+    assert escape(b"who?\xff\xfe?\x01") == "who?\ufffd\ufffd?\\u0001".encode()
+    assert escape("a\u2028b?".encode() + b"\x80") == b"a\\u2028b?" + "\ufffd".encode()
+
+
+def test_bytes_of_many_kinds_are_escaped_as_each_alone_would_be() -> None:
+    data = bytes(range(128)) * 3
+    assert escape(data) == b"".join(escape(bytes([n])) for n in data)
+
+
+@pytest.mark.parametrize("length", [PART // 2, PART - 2, PART - 1, PART, PART + 1, 3 * PART])
+def test_many_lines_in_one_piece_are_cut_as_each_alone_would_be(
+    tmp_path: Path, length: int
+) -> None:
+    text = b"short\n" * 5000 + b"x" * length + b"\n" + b"short again\n" * 3000
+    made = []
+    for folder, pieces in (("a", [text]), ("b", text.splitlines(keepends=True))):
+        (tmp_path / folder).mkdir()
+        writer = LogWriter(settings_in(tmp_path / folder), 1, fresh=True)
+        offset = 0
+        for piece in pieces:
+            writer.append(OUT, offset, piece, NOW)
+            offset += len(piece)
+        writer.close()
+        made.append(records(tmp_path / folder))
+    assert made[0] == made[1]
+    assert "".join(record["log"] for record in made[0]).encode() == text
