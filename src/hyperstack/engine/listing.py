@@ -128,9 +128,10 @@ def _network(core: Core, values: list[str]) -> Test:
 
 def _ports(text: str) -> set[str]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", text)
-    if match is None:
+    numbers = [int(n[:6]) for n in match.groups()[:2] if n] if match else []
+    if match is None or max(numbers) > 65535:
         raise InvalidParameter(f"invalid containerPort: {text}")
-    last = int(match[2] or match[1])
+    last = numbers[-1]
     return {f"{port}/{match[3] or 'tcp'}" for port in range(int(match[1]), last + 1)}
 
 

@@ -38,8 +38,8 @@ _REALTIME = re.compile(r"RTM(?:IN(?:\+(\d+))?|AX(?:-(\d+))?)\Z")
 def signal_number(text: str) -> int:
     """Parse ``TERM``, ``SIGTERM``, ``15``, ``RTMIN+3``. Raises InvalidParameter as Docker does."""
     name = text.strip().upper().removeprefix("SIG")
-    if name.isdigit():
-        number = int(name)
+    if name.isascii() and name.isdigit():
+        number = int(name[:3])
         if 0 < number <= 64:
             return number
         raise InvalidParameter(f"invalid signal: {text}")

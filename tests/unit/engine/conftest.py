@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -24,14 +25,26 @@ from hyperstack.store.database import Database
 from hyperstack.vmm.base import Runtime
 from hyperstack.volume.local import LocalVolumes
 
+MEMORY = Path("/dev/shm")
+"""Where a database that is synced at every write costs a test nothing."""
+
 
 @pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    config = Config(data_root=tmp_path / "data", exec_root=tmp_path / "exec")
+async def core() -> AsyncIterator[Core]:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        made = _core(Path(folder))
+        yield made
+        made.closing = True
+        await made.tasks.aclose()
+        made.db.close()
+
+
+def _core(root: Path) -> Core:
+    config = Config(data_root=root / "data", exec_root=root / "exec")
     db = Database(config.data_root / "hyper.db")
     events, tasks, network = EventBus(), Tasks(), SandboxNetwork(config)
     kit = cast(Kit, None)  # nothing is booted
-    made = Core(
+    return Core(
         config=config,
         db=db,
         table=Table(db),
@@ -44,7 +57,3 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
         waiters=Waiters(),
         default_runtime=Runtime.UML,
     )
-    yield made
-    made.closing = True
-    await tasks.aclose()
-    db.close()
