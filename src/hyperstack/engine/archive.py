@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from hyperstack.engine import rooms, runtimes
+from hyperstack.engine import claims, rooms, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.refusals import damaged_root
 from hyperstack.engine.sandbox import Sandbox
@@ -160,7 +160,7 @@ async def stat(core: Core, container: Container, path: str) -> PathStat:
             found: messages.PathStat = await sandbox.call(messages.Op.ARCHIVE_STAT, request)
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
-    return _stat(found)
+    return claims.path_stat(found)
 
 
 def _named(path: str) -> None:
@@ -170,16 +170,6 @@ def _named(path: str) -> None:
         raise InvalidParameter("bad parameter: path contains a NUL byte")
 
 
-def _stat(found: messages.PathStat) -> PathStat:
-    return PathStat(
-        name=found.name,
-        size=found.size,
-        mode=found.mode,
-        mtime_ns=found.mtime_ns,
-        link_target=found.link_target,
-    )
-
-
 async def get(core: Core, container: Container, path: str) -> tuple[PathStat, Tar]:
     """Return a path's description and its tar. Raises NotFound."""
     _named(path)
@@ -187,7 +177,7 @@ async def get(core: Core, container: Container, path: str) -> tuple[PathStat, Ta
     async def ask(sandbox: Sandbox, stream: int) -> PathStat:
         request = messages.ArchiveRequest(container=container.id, path=path, stream=stream)
         try:
-            return _stat(await sandbox.call(messages.Op.ARCHIVE_GET, request))
+            return claims.path_stat(await sandbox.call(messages.Op.ARCHIVE_GET, request))
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
 

@@ -77,17 +77,16 @@ class Pump:
 
 async def drained(pumps: list[Pump]) -> bool:
     """Wait until every pump has seen its end; False if they stopped making progress."""
-    waits = [pump.done.wait() for pump in pumps]
-    everything = asyncio.gather(*waits)
+    waits = {asyncio.ensure_future(pump.done.wait()) for pump in pumps}
+    left = waits
     try:
-        while pumps:
-            done, _ = await asyncio.wait({everything}, timeout=1.0)
-            if done:
-                return True
-            if time.monotonic() - max(p.progress for p in pumps) > DRAIN:
+        while left:
+            _, left = await asyncio.wait(left, timeout=1.0)
+            if left and time.monotonic() - max(p.progress for p in pumps) > DRAIN:
                 return False
     finally:
-        everything.cancel()
+        for wait in waits:
+            wait.cancel()
     return True
 
 

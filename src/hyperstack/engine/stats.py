@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from hyperstack.engine import claims
 from hyperstack.engine.core import Core
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
@@ -37,7 +38,7 @@ async def sample(core: Core, container: Container) -> messages.Stats | None:
         )
     except HyperError:
         return None
-    return found
+    return claims.stats(found)
 
 
 async def stats(

@@ -23,6 +23,8 @@ CLONE_NEW = 0x7E020080
 ADDR_NO_RANDOMIZE = 0x0040000
 AF_UNIX = 1
 RLIMIT_STACK, RLIMIT_NOFILE = 3, 7
+_SPECIAL = 0o7000
+"""The setuid, setgid and sticky bits of a mode."""
 _WHOLE = 0xFFFFFFFF
 """An ioctl's request has 32 bits, its register 64: the kernel doesn't look at the upper half."""
 
@@ -68,7 +70,7 @@ _LISTS = {
     Program.UML: _BASE
     + _EVENTS
     + """
-bind chmod connect execveat fchmod getsockname getsockopt memfd_create mkdir process_vm_readv
+bind connect execveat getsockname getsockopt memfd_create mkdir process_vm_readv
 process_vm_writev ptrace recvfrom recvmmsg recvmsg rmdir seccomp sendmmsg sendmsg sendto setitimer
 setsid setsockopt socketpair utimensat
 """,
@@ -149,6 +151,9 @@ def _add_checked(made: pyseccomp.SyscallFilter, program: Program) -> None:
         # A kernel that panics sends itself SIGABRT until that fails and then exits. As the first
         # process of its namespace it can't be killed by itself and would spin for ever.
         made.add_rule(allow, "kill", arg(1, pyseccomp.NE, signal.SIGABRT))
+        # A guest may change the mode of its disk (hostfs): no setuid file may come of it.
+        for name in ("chmod", "fchmod"):
+            made.add_rule(allow, name, arg(1, masked, _SPECIAL, 0))
     if program != Program.MKFS_EROFS:
         made.add_rule(allow, "socket", arg(0, equal, AF_UNIX))
     for wanted, mask in _IOCTLS[program]:

@@ -9,6 +9,7 @@ value, a value of the wrong type is an error that names the struct, the path and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from hyperstack.errors import InvalidParameter
 
 T = TypeVar("T")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -330,7 +332,21 @@ class Object(Kind):
 
 def encode(value: Any) -> bytes:
     """Return *value* as one line of JSON (Docker turns Go's escaping of HTML off)."""
-    return _encode(value) + b"\n"
+    try:
+        return _encode(value) + b"\n"
+    except UnicodeEncodeError:
+        return _encode(_valid(value)) + b"\n"
+
+
+def _valid(value: Any) -> Any:
+    """Return *value* with U+FFFD for each byte that is no UTF-8 (file names), as Go writes it."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_valid(key): _valid(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(item) for item in value]
+    return value
 
 
 def decode(data: bytes) -> Any:
