@@ -26,7 +26,7 @@ from hyperstack.vmm import files
 from hyperstack.vmm.base import Capabilities, MachineRecord, MachineSpec, Runtime, Usable
 from hyperstack.vmm.console import Console
 from hyperstack.vmm.qemu import command, devices, qmp, verdict
-from hyperstack.vmm.qemu.machine import MONITOR, QemuMachine
+from hyperstack.vmm.qemu.machine import MONITOR, OWN_NEED, QemuMachine
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class QemuDriver:
         work; nothing is left then.
         """
         self._check()
+        spec = self._fitting(spec)
         slots = devices.assign_slots(spec.layers, spec.disks, spec.nics)
         console = None
         try:
@@ -171,7 +172,7 @@ class QemuDriver:
             binds.append(jail.Bind(source=spec.share_socket, target=devices.SHARE_SOCKET))
         return jail.JailSpec(
             root=spec.kit / "qemu",
-            argv=command.command_line(self._fitting(spec), self._runtime, slots),
+            argv=command.command_line(spec, self._runtime, slots),
             program=Program.QEMU,
             uid=spec.uid,
             gid=spec.uid,
@@ -185,8 +186,12 @@ class QemuDriver:
         )
 
     def _fitting(self, spec: MachineSpec) -> MachineSpec:
-        """Return *spec* with no more CPUs than these machines can have."""
-        return dataclasses.replace(spec, cpus=max(1, min(spec.cpus, self.capabilities.max_cpus)))
+        """Return *spec* with what this kernel needs, and no more CPUs than machines can have."""
+        return dataclasses.replace(
+            spec,
+            memory=spec.memory + OWN_NEED,
+            cpus=max(1, min(spec.cpus, self.capabilities.max_cpus)),
+        )
 
     async def adopt(self, record: MachineRecord) -> QemuMachine | None:
         """Find a machine of an earlier daemon; None if it is gone."""

@@ -22,8 +22,10 @@ MONITOR = "qmp"
 """The monitor's socket in a sandbox's run folder."""
 RELEASE_STEPS = 100
 RELEASE_PAUSE = 0.02
-KEEP = 64 << 20
-"""Bytes that a guest is left with when it gives up memory."""
+OWN_NEED = 64 << 20
+"""Bytes that this kernel takes more than that of User Mode Linux: a machine gets them on top."""
+KEEP_FREE = 24 << 20
+"""Bytes beyond the kernel's own that a guest is not even asked for."""
 RESIZE_STEPS = 100
 RESIZE_PAUSE = 0.1
 STALLED = 10
@@ -154,15 +156,14 @@ class QemuMachine(RunningMachine):
         further, it is asked for no more than it has given. Raises GuestError.
         """
         async with self._changing, self._monitor("change its memory") as monitor:
-            least = min(KEEP, self._record.memory)
-            wanted = min(max(memory, least), self._record.memory)
+            most = self._record.memory
+            least = min(OWN_NEED + most // 32 + KEEP_FREE, most)
+            wanted = min(max(memory + OWN_NEED, least), most)
             await monitor.execute("balloon", value=wanted)
-            actual = await _settled(monitor, wanted, self._record.memory)
+            actual = await _settled(monitor, wanted, most)
             if actual != wanted:
                 await monitor.execute("balloon", value=actual)
-            self._record = msgspec.structs.replace(
-                self._record, given_up=self._record.memory - actual
-            )
+            self._record = msgspec.structs.replace(self._record, given_up=most - actual)
 
 
 async def _unplug(monitor: qmp.Monitor, device: str) -> None:
