@@ -10,6 +10,8 @@ from hyperstack.errors import InvalidParameter
 _DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+\Z")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNIX = re.compile(r"(\d+)(?:\.(\d{1,9}))?\Z")
+_LONGEST = 64
+"""Characters of a time or duration: beyond that its numbers have no meaning."""
 _NS = {
     "ns": 1,
     "us": 1_000,
@@ -23,7 +25,7 @@ _NS = {
 
 def parse_duration(text: str) -> int | None:
     """Return a Go duration (``1h30m``) in ns, or None if it is none."""
-    if not _DURATION.match(text):
+    if len(text) > _LONGEST or not _DURATION.match(text):
         return None
     total = sum(int(float(n) * _NS[unit]) for n, unit in _PART.findall(text))
     return -total if text.startswith("-") else total
@@ -34,6 +36,8 @@ def parse_time(text: str, now_ns: int) -> int:
 
     Raises InvalidParameter.
     """
+    if len(text) > _LONGEST:
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text[:_LONGEST]}"')
     if match := _UNIX.match(text):
         return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0"))
     if (duration := parse_duration(text)) is not None:

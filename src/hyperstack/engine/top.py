@@ -136,6 +136,8 @@ def columns_for(ps_args: str) -> list[Column]:
             style += word
         else:
             raise InvalidParameter(f"ps: unsupported option {word!r}; use -ef, aux or -o LIST")
+    if chosen and not any(title.strip() == "PID" for title, _ in chosen):
+        raise InvalidParameter("Couldn't find PID field in ps output")
     if chosen:
         return chosen
     if "u" in style and not style.startswith("-"):
@@ -158,8 +160,6 @@ def _custom(text: str) -> list[Column]:
         made.append((title if equals else column[0], column[1]))
     if not made:
         raise InvalidParameter("ps: error: format specification must follow -o")
-    if not any(title.strip() == "PID" for title, _ in made):
-        raise InvalidParameter("Couldn't find PID field in ps output")
     return made
 
 

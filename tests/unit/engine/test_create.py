@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +18,13 @@ from tests.unit.image.stores import Rows
 ID = "d" * 64
 
 
-async def image(core: Core, **config: object) -> Image:
+async def image(core: Core, **config: Any) -> Image:
     await Rows(core.images._store).image("base:1", **config)
     return core.images.get("base:1")
 
 
-def merged(base: Image, host: HostConfig | None = None, **own: object) -> ContainerConfig:
-    return create.merge_image(ContainerConfig(**own), base, ID, host or HostConfig())  # type: ignore[arg-type]  # fields by name
+def merged(base: Image, host: HostConfig | None = None, **own: Any) -> ContainerConfig:
+    return create.merge_image(ContainerConfig(**own), base, ID, host or HostConfig())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def merged(base: Image, host: HostConfig | None = None, **own: object) -> Contai
     ],
 )
 async def test_command_and_entrypoint_are_merged_as_docker_does(
-    core: Core, own: dict[str, object], argv: tuple[str, ...]
+    core: Core, own: dict[str, Any], argv: tuple[str, ...]
 ) -> None:
     base = await image(core, entrypoint=("/entry",), cmd=("image",))
     made = merged(base, **own)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hyperstack.engine import prune
@@ -20,9 +22,13 @@ from tests.unit.engine.making import added
 from tests.unit.image.stores import Rows
 
 
-def names(core: Core, *, all_: bool = True, limit: int = -1, **filters: list[str]) -> list[str]:
+def names(core: Core, *, all_: bool = True, limit: int = -1, **filters: Any) -> list[str]:
     wanted = {key.replace("_", "-"): values for key, values in filters.items()}
     return [c.name for c in list_containers(core, all_=all_, limit=limit, filters=wanted)]
+
+
+def as_filters(key: str, values: list[str]) -> dict[str, Any]:
+    return {key: values}
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ async def test_the_newest_comes_first_and_only_what_is_up_without_all(full: Core
     ],
 )  # fmt: skip
 async def test_a_filter_shows(full: Core, key: str, values: list[str], found: list[str]) -> None:
-    assert names(full, **{key: values}) == found
+    assert names(full, **as_filters(key, values)) == found
 
 
 async def test_a_filter_for_ended_ones_needs_no_all(full: Core) -> None:
@@ -125,7 +131,7 @@ async def test_descendants_of_an_image_are_found_by_it(core: Core) -> None:
 )
 async def test_a_wrong_filter_is_refused(full: Core, key: str, value: str) -> None:
     with pytest.raises(InvalidParameter):
-        names(full, **{key: [value]})
+        names(full, **as_filters(key, [value]))
 
 
 async def test_a_filter_by_a_container_that_is_not_there_is_refused(full: Core) -> None:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from hyperstack.engine import health
+from hyperstack.engine.core import Core
+from hyperstack.model import ContainerConfig, Health, Healthcheck, HealthProbe
+from tests.unit.engine.making import added, container
+
+CHECK = Healthcheck(test=("CMD", "x"), retries=2)
+
+
+def probe(code: int, number: int = 0) -> HealthProbe:
+    return HealthProbe(start_ns=number, end_ns=number, exit_code=code, output="")
+
+
+@pytest.mark.parametrize(
+    ("codes", "grace", "status", "streak"),
+    [
+        ([0], False, "healthy", 0),
+        ([1], False, "starting", 1),
+        ([1, 1], False, "unhealthy", 2),
+        ([1, 0], False, "healthy", 0),
+        ([0, 1], False, "healthy", 1),
+        ([0, 1, 1], False, "unhealthy", 2),
+        ([1, 1, 0], False, "healthy", 0),
+        ([1, 1, 1], True, "starting", 0),
+        ([0, 1, 1], True, "unhealthy", 2),
+    ],
+)
+async def test_probes_are_judged(
+    core: Core, codes: list[int], grace: bool, status: str, streak: int
+) -> None:
+    made = await added(core)
+    made.state.health = Health(status="starting")
+    for code in codes:
+        await health._judge(core, made, CHECK, probe(code), in_grace=grace)
+    assert made.state.health is not None
+    assert (made.state.health.status, made.state.health.failing_streak) == (status, streak)
+
+
+async def test_a_change_is_told_once(core: Core) -> None:
+    made = await added(core)
+    for code in (0, 0, 1, 1, 1, 0):
+        await health._judge(core, made, CHECK, probe(code), in_grace=False)
+    assert [e.action for e in core.events.past(0)] == [
+        "health_status: healthy",
+        "health_status: unhealthy",
+        "health_status: healthy",
+    ]
+
+
+async def test_the_last_five_probes_are_kept(core: Core) -> None:
+    made = await added(core)
+    for number in range(8):
+        await health._judge(core, made, CHECK, probe(0, number), in_grace=False)
+    assert made.state.health is not None
+    assert [p.start_ns for p in made.state.health.log] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("test", [(), ("NONE",)])
+def test_no_check_is_no_check(test: tuple[str, ...]) -> None:
+    made = container(config=ContainerConfig(healthcheck=Healthcheck(test=test)))
+    assert health.effective(made) is None
+
+
+def test_what_is_open_has_dockers_defaults() -> None:
+    made = container(config=ContainerConfig(healthcheck=Healthcheck(test=("CMD", "x"), timeout=5)))
+    check = health.effective(made)
+    assert check is not None
+    assert (check.interval, check.timeout, check.retries) == (30 * health.SECOND, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("test", "shell", "argv"),
+    [
+        (("CMD", "a", "b"), None, ("a", "b")),
+        (("CMD-SHELL", "a b"), None, ("/bin/sh", "-c", "a b")),
+        (("CMD-SHELL", "a b"), ("/bin/ash", "-ec"), ("/bin/ash", "-ec", "a b")),
+    ],
+)
+def test_a_probe_is_run_by_itself_or_by_the_image_s_shell(
+    test: tuple[str, ...], shell: tuple[str, ...] | None, argv: tuple[str, ...]
+) -> None:
+    made = container(config=ContainerConfig(shell=shell))
+    assert health.command(made, Healthcheck(test=test)) == argv
