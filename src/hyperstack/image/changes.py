@@ -113,11 +113,12 @@ def _expose(config: ContainerConfig, rest: str) -> ContainerConfig:
     ports = [_expand(config, word) for word in rest.split()]
     if not ports:
         raise InvalidParameter("EXPOSE requires at least one argument")
-    found = [port for text in ports for port in _port_range(text)]
+    found = [port for text in ports for port in port_range(text)]
     return replace(config, exposed_ports=tuple(dict.fromkeys((*config.exposed_ports, *found))))
 
 
-def _port_range(text: str) -> list[str]:
+def port_range(text: str) -> list[str]:
+    """Return the ports of ``80``, ``80/udp`` or ``8000-8010``. Raises InvalidParameter."""
     match = _PORT.match(text)
     if match is None:
         raise InvalidParameter(f"invalid containerPort: {text}")

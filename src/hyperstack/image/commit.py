@@ -22,7 +22,7 @@ async def commit(
     store: ImageStore,
     *,
     parent: str,
-    layer: Path,
+    layer: Path | None,
     config: ContainerConfig,
     container: str,
     created_by: str,
@@ -32,15 +32,15 @@ async def commit(
 ) -> str:
     """Make an image of *parent* (full id, or empty) and the tar *layer*; return its id.
 
-    *reference* is the new image's name or empty. An empty tar adds no layer. Raises NotFound if the
-    parent is gone, InvalidParameter for a bad name or a tar that is none.
+    *reference* is the new image's name or empty. No tar, or an empty one, adds no layer. Raises
+    NotFound if the parent is gone, InvalidParameter for a bad name or a tar that is none.
     """
     name = Reference.parse(reference).tagged() if reference else None
     base = store.catalog.find(parent) if parent else None
     if parent and base is None:
         raise NotFound(f"No such image: {parent}")
     with store.hold():
-        made = await _add_layer(store, layer)
+        made = await _add_layer(store, layer) if layer is not None else None
         empty = made is None
         image = ImageConfig(
             created=configfile.from_ns(time.time_ns()),
@@ -74,6 +74,45 @@ async def commit(
         )
     _announce(store, added, name)
     return added.id
+
+
+async def restore(store: ImageStore, parent: str, source: Image, config: ContainerConfig) -> str:
+    """Make the image that *source* was one step after *parent*, and return its id.
+
+    *source*'s history and layers begin with those of *parent* (full id, or empty). If that step was
+    its last one it is *source* itself, which has a parent from now on. *config* is the step's.
+    """
+    base = store.catalog.find(parent) if parent else None
+    depth = len(base.history) if base else 0
+    step = source.history[depth]
+    layers = (len(base.diff_ids) if base else 0) + (not step.empty_layer)
+    if len(source.history) == depth + 1:
+        data, layers = store.config_of(source.id), len(source.diff_ids)
+    else:
+        image = ImageConfig(
+            created=step.created,
+            author=step.author,
+            docker_version=source.docker_version,
+            architecture=source.architecture,
+            variant=source.variant,
+            os=source.os,
+            os_version=source.os_version,
+            config=config,
+            diff_ids=source.diff_ids[:layers],
+            history=source.history[: depth + 1],
+        )
+        data = configfile.encode(image)
+    with store.hold():
+        blobs = [store.blob_of(diff_id) for diff_id in source.diff_ids[:layers]]
+        return (await store.add(config=data, layers=blobs, parent=parent)).id
+
+
+async def nothing(store: ImageStore) -> Path:
+    """Return the layer of a tar without entries, making it if it is not here."""
+    async with store.layers.apply_stream(configfile.EMPTY_LAYER) as writer:
+        await writer.write(bytes(1024))
+        await writer.commit()
+    return store.layers.path(configfile.EMPTY_LAYER)
 
 
 def _announce(store: ImageStore, image: Image, name: Reference | None) -> None:

@@ -87,6 +87,10 @@ class ImageService:
         """
         return [self._store.layers.path(d) for d in reversed(self._find(image_id).diff_ids)]
 
+    async def nothing(self) -> Path:
+        """Return an EROFS file without anything in it; it stays while somebody holds (``hold``)."""
+        return await commit.nothing(self._store)
+
     def size(self, image_id: str) -> int:
         """Return the bytes of an image's files; 0 if it is unknown. *image_id* is a full id."""
         image = self._store.catalog.find(image_id)
@@ -111,6 +115,11 @@ class ImageService:
     def descendants(self, ids: Iterable[str]) -> set[str]:
         """Return the ids of all images made from these, directly or not."""
         return self._store.catalog.descendants(ids)
+
+    def children(self, image_id: str) -> builtins.list[Image]:
+        """Return the images made from an image (full id), or from none if it is empty."""
+        found = map(self._store.catalog.find, self._store.catalog.children(image_id))
+        return [image for image in found if image is not None]
 
     def history(self, ref: str) -> builtins.list[HistoryItem]:
         """Return how an image was made, the last step first."""
@@ -142,7 +151,7 @@ class ImageService:
         self,
         *,
         parent: str,
-        layer: Path,
+        layer: Path | None,
         config: ContainerConfig,
         container: str = "",
         created_by: str = "",
@@ -162,6 +171,10 @@ class ImageService:
             comment=comment,
             reference=reference,
         )
+
+    async def restore(self, parent: str, source: Image, config: ContainerConfig) -> str:
+        """Make the image of *source*'s next step on *parent* anew; see ``commit.py``."""
+        return await commit.restore(self._store, parent, source, config)
 
     def import_(
         self,

@@ -45,7 +45,7 @@ def parse(block: bytes) -> Header:
     """Read a header block. Raises InvalidParameter, ``archive/tar: ...``, if it is none."""
     _check_sum(block)
     kind = block[156] or FILE
-    size = _number(block[124:136])
+    size = number(block[124:136])
     name = block[:100].split(b"\0", 1)[0]
     if block[257:263] == b"ustar\0" and block[345]:
         name = block[345:500].split(b"\0", 1)[0] + b"/" + name
@@ -58,7 +58,7 @@ def parse(block: bytes) -> Header:
 
 def _check_sum(block: bytes) -> None:
     unsigned = sum(block) - sum(block[_CHECKSUM]) + 256
-    stored = _number(block[_CHECKSUM])
+    stored = number(block[_CHECKSUM])
     if unsigned == stored:
         return
     # Some old programs added the bytes up as signed characters.
@@ -67,8 +67,8 @@ def _check_sum(block: bytes) -> None:
         raise InvalidParameter("archive/tar: invalid tar header")
 
 
-def _number(field: bytes) -> int:
-    """Read a numeric field: octal digits, or GNU's base 256 if the first bit is set."""
+def number(field: bytes) -> int:
+    """Return a numeric field: octal digits, or GNU's base 256 if the first bit is set."""
     if field[0] & 0x80:
         value = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
         if field[0] & 0x40 or value > MAX_SIZE:

@@ -1,0 +1,129 @@
+"""Builds as one service: takes a context and options, yields what the builder says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+from hyperstack.build import context, instructions
+from hyperstack.build.bench import Bench
+from hyperstack.build.builder import Builder, Say
+from hyperstack.build.options import BuildOptions, Output
+from hyperstack.build.sources import Digests
+from hyperstack.build.tree import Tree
+from hyperstack.errors import InvalidParameter
+from hyperstack.ids import short
+from hyperstack.image.reference import Reference
+from hyperstack.image.service import ImageService
+
+MOST_BUILDS = 8
+"""Builds at once; further ones wait before they read their context."""
+WAITING = 64
+"""Pieces of output that wait for a slow client."""
+
+
+class BuildService:
+    """The classic builder. One per daemon."""
+
+    def __init__(self, folder: Path, images: ImageService, bench: Bench) -> None:
+        self._folder = folder
+        self._images = images
+        self._bench = bench
+        self._digests = Digests()
+        self._places = asyncio.Semaphore(MOST_BUILDS)
+
+    async def build(
+        self, options: BuildOptions, body: AsyncIterator[bytes]
+    ) -> AsyncGenerator[Output, None]:
+        """Build and tag an image; close the generator to stop it and end what it runs.
+
+        *body* is the context, a tar. The last piece of output but the tags' is the whole id. Raises
+        InvalidParameter for a bad Dockerfile, StepFailed for a command that failed, and what its
+        parts raise.
+        """
+        queue: asyncio.Queue[Output | None] = asyncio.Queue(WAITING)
+        names = _names(options.tags)
+
+        async def work() -> None:
+            try:
+                async with self._places:
+                    await self._work(options, names, body, queue.put)
+            finally:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await queue.put(None)
+
+        task = asyncio.create_task(work(), name="build")
+        try:
+            while (piece := await queue.get()) is not None:
+                yield piece
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+                while not task.done():  # its clean-up may still have something to say
+                    with contextlib.suppress(asyncio.QueueEmpty):
+                        queue.get_nowait()
+                    await asyncio.wait({task}, timeout=0.05)
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _work(
+        self,
+        options: BuildOptions,
+        names: list[Reference],
+        body: AsyncIterator[bytes],
+        say: Say,
+    ) -> None:
+        async with context.spooled(body, self._folder) as spool:
+            tree = await context.load(spool)
+            file = _read(tree, options)
+            for text in file.warnings:
+                await say(Output(text=text + "\n", stderr=True))
+            with self._images.hold():
+                builder = Builder(
+                    options=options,
+                    images=self._images,
+                    bench=self._bench,
+                    folder=self._folder,
+                    digests=self._digests,
+                    tree=tree,
+                    say=say,
+                )
+                image = await builder.run(file)
+                await say(Output(text=f"Successfully built {short(image)}\n", built=image))
+                for name in names:
+                    await self._images.tag(image, name.familiar_name, name.tag)
+                    await say(Output(text=f"Successfully tagged {name.familiar()}\n"))
+
+
+def _names(tags: tuple[str, ...]) -> list[Reference]:
+    """Read the names that the image is to get, each once. Raises InvalidParameter."""
+    found: dict[str, Reference] = {}
+    for tag in tags:
+        if not tag:
+            continue
+        reference = Reference.parse(tag)
+        if reference.digest is not None:
+            raise InvalidParameter("build tag cannot contain a digest")
+        tagged = reference.tagged()
+        found.setdefault(tagged.familiar(), tagged)
+    return list(found.values())
+
+
+def _read(tree: Tree, options: BuildOptions) -> instructions.Dockerfile:
+    """Read the Dockerfile, up to the target stage. Raises InvalidParameter."""
+    text = context.take_dockerfile(tree, options.dockerfile)
+    name = options.dockerfile or context.DEFAULT
+    file = instructions.parse(text, name)
+    stages = file.stages
+    if not stages:
+        raise InvalidParameter("No build stage in current context")
+    if options.target:
+        wanted = options.target.lower()
+        at = next((n for n, stage in enumerate(stages) if stage.name == wanted), None)
+        if at is None:
+            raise InvalidParameter(f"failed to reach build target {options.target} in Dockerfile")
+        stages = stages[: at + 1]
+    instructions.labelled(stages, options.labels)
+    return instructions.with_stages(file, stages)
