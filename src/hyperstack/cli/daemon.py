@@ -27,6 +27,7 @@ from hyperstack.api.docker.tls import server_context
 from hyperstack.cli import options
 from hyperstack.config import Config
 from hyperstack.errors import Conflict, Forbidden, HyperError, InternalError
+from hyperstack.platform.memory import keep_freed_memory
 from hyperstack.platform.process import become_subreaper, start_time
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run(config: Config) -> int:
     faulthandler.register(signal.SIGUSR1)
     _raise_file_limit()
     _protect()
+    keep_freed_memory()
     become_subreaper()
     with contextlib.ExitStack() as stack:
         stack.enter_context(data_root_lock(config.data_root))

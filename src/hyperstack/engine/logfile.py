@@ -57,12 +57,12 @@ def _escape_all_but_newlines(text: bytes) -> bytes:
     rest = text.translate(None, _PLAIN)
     if not rest:
         return text
-    present = set(rest)
+    present = [byte for byte in _ESCAPES if byte in rest]
     if len(present) > MANY_KINDS and len(rest) > len(text) // 4:
         text = b"".join(map(_EACH.__getitem__, text))
     else:
         # The backslash goes first: the others' escapes are made of it.
-        for byte in (byte for byte in _ESCAPES if byte in present):
+        for byte in present:
             text = text.replace(b"%c" % byte, _ESCAPES[byte])
     return text if rest.isascii() else _as_utf8(text)
 
@@ -349,10 +349,3 @@ def _compress(path: Path) -> None:
         raise
     partial.rename(path.with_name(f"{path.name}.gz"))
     path.unlink()
-
-
-def remove_logs(path: Path) -> None:
-    """Remove a log with its rotated files."""
-    for found in path.parent.glob(f"{path.name}*"):
-        with contextlib.suppress(FileNotFoundError):
-            found.unlink()
