@@ -1,4 +1,4 @@
-/* Numbers of the agent protocol. Made by python -m hyperstack.guest.messages: don't edit. */
+/* Numbers of the agent protocol. Made by python -m hyperstack.guest.header: don't edit. */
 #ifndef HYPER_MESSAGES_H
 #define HYPER_MESSAGES_H
 #define HYPER_VERSION 1u

@@ -15,18 +15,6 @@ from hyperstack.model import Container
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import MachineRecord
 
-MIGRATION = """
-CREATE TABLE containers (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    data BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE sandboxes (
-    id TEXT PRIMARY KEY,
-    data BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-
 
 class SandboxRow(msgspec.Struct, kw_only=True):
     """What the next daemon must know of a sandbox. ``machine`` is None until it was launched."""

@@ -212,35 +212,18 @@ def no_new_privs(host: HostConfig) -> bool:
 def _first_process(
     container: Container, handle: int, seccomp: bytes, streams: Streams
 ) -> messages.Process:
-    config, host = container.config, container.host
-    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
-    return messages.Process(
-        handle=handle,
-        argv=(container.path, *container.args),
-        env=tuple(environment(config, tty=config.tty)),
-        cwd=config.working_dir or "/",
-        user=config.user,
-        groups=host.group_add,
-        tty=config.tty,
-        rows=host.console_size[0],
-        columns=host.console_size[1],
-        stdin=streams.stdin,
-        stdout=streams.stdout,
-        stderr=streams.stderr,
-        cap_bounding=bits,
-        cap_effective=bits,
-        cap_permitted=bits,
-        no_new_privs=no_new_privs(host),
-        seccomp=seccomp,
-        rlimits=rlimits(host.ulimits),
-        oom_score_adj=host.oom_score_adj,
+    first = ExecConfig(
+        cmd=(container.path, *container.args),
+        tty=container.config.tty,
+        console_size=container.host.console_size,
     )
+    return exec_process(container, first, handle=handle, seccomp=seccomp, streams=streams)
 
 
 def exec_process(
     container: Container, config: ExecConfig, *, handle: int, seccomp: bytes, streams: Streams
 ) -> messages.Process:
-    """Say all that the agent needs for ``docker exec``."""
+    """Say all that the agent needs for a process; what *config* leaves open is the container's."""
     host = container.host
     privileged = host.privileged or config.privileged
     bits = caps.resolve(host.cap_add, host.cap_drop, privileged=privileged)

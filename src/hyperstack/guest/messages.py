@@ -6,14 +6,13 @@ complement. Text is UTF-8 without NUL, a path is any bytes without NUL. A nested
 whose bytes are a message. A repeated field stands several times. An absent field is zero, empty or
 none. Unknown fields end the connection: both sides come from one build.
 
-``native/agent/messages.h`` is generated from this module by ``python -m hyperstack.guest.messages``
+``native/agent/messages.h`` is generated from this module by ``python -m hyperstack.guest.header``
 and a test keeps the two equal.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import typing
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
@@ -677,63 +676,6 @@ EVENTS: dict[EventKind, type[Any]] = {
 }
 
 
-def _message_types() -> list[type[Any]]:
-    return [
-        value
-        for value in globals().values()
-        if isinstance(value, type) and dataclasses.is_dataclass(value)
-    ]
-
-
-def _upper(name: str) -> str:
-    out = [name[0]]
-    for previous, char in itertools.pairwise(name):
-        out.append("_" + char if char.isupper() and previous.islower() else char)
-    return "".join(out).upper()
-
-
-def header() -> str:
-    """Return the text of ``native/agent/messages.h``."""
-    lines = [
-        "/* Numbers of the agent protocol. "
-        "Made by python -m hyperstack.guest.messages: don't edit. */",
-        "#ifndef HYPER_MESSAGES_H",
-        "#define HYPER_MESSAGES_H",
-    ]
-    for name in (
-        "VERSION",
-        "HEADER",
-        "MAX_MESSAGE",
-        "MAX_DATA",
-        "MAX_DEPTH",
-        "PORT",
-        "PREFIX",
-        "WINDOW",
-    ):
-        lines.append(f"#define HYPER_{name} {globals()[name]}u")
-    for name in ("GUEST_ADDRESS", "HOST_ADDRESS", "READY"):
-        lines.append(f'#define HYPER_{name} "{globals()[name]}"')
-    enums: tuple[type[IntEnum], ...] = (Frame, Op, EventKind, Stage, SourceKind, MountKind)
-    for enum in enums:
-        lines.append(f"enum hyper_{_upper(enum.__name__).lower()} {{")
-        lines += [f"    {_upper(enum.__name__)}_{m.name} = {m.value}," for m in enum]
-        lines.append("};")
-    for cls in _message_types():
-        fields = dataclasses.fields(cls)
-        if fields:
-            lines.append(f"enum hyper_field_{_upper(cls.__name__).lower()} {{")
-            lines += [
-                f"    F_{_upper(cls.__name__)}_{f.name.upper()} = {f.metadata['tag']},"
-                for f in fields
-            ]
-            lines.append("};")
-    return "\n".join([*lines, "#endif", ""])
-
-
 def field_types(cls: type[Any]) -> dict[str, Any]:
     """Return the resolved annotations of a message class, by field name."""
     return typing.get_type_hints(cls)
-
-
-if __name__ == "__main__":
-    print(header(), end="")

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ def titles(arguments: str) -> list[str]:
 
 def row(arguments: str) -> list[str]:
     """Return the values of a task that began a day, an hour, a minute and a second ago."""
-    task = msgspec.structs.replace(TASK, start_ns=time.time_ns() - 90_061 * 10**9)
+    task = dataclasses.replace(TASK, start_ns=time.time_ns() - 90_061 * 10**9)
     return [value(task) for _, value in columns_for(arguments)]
 
 
