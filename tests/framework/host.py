@@ -67,6 +67,8 @@ class Host:
     netns: NetworkNamespace
     number: int = 0
     flags: list[str] = field(default_factory=list)
+    before: tuple[str, ...] = ()
+    """Words in front of the daemon's command line."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,6 +92,7 @@ class Host:
         hyperd = Path(sys.executable).with_name("hyperd")
         return [
             *self.netns.enter,
+            *self.before,
             str(hyperd),
             "--data-root",
             str(self.data_root),
@@ -225,10 +228,14 @@ class Host:
 
 
 @contextlib.contextmanager
-def running_host(root: Path, number: int = 0, flags: Sequence[str] = ()) -> Iterator[Host]:
+def running_host(
+    root: Path, number: int = 0, flags: Sequence[str] = (), before: tuple[str, ...] = ()
+) -> Iterator[Host]:
     """Give a daemon that answers, and end it and everything of it afterwards."""
     root.mkdir(parents=True, exist_ok=True)
-    host = Host(root=root, netns=NetworkNamespace(), number=number, flags=list(flags))
+    host = Host(
+        root=root, netns=NetworkNamespace(), number=number, flags=list(flags), before=before
+    )
     try:
         host.start()
         yield host

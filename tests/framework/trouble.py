@@ -53,10 +53,10 @@ def signal_machine(host: Host, name: str, number: signal.Signals) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """Mount a file system of *size* bytes at *folder*."""
+def small_disk(folder: Path, size: int, mode: str = "rw") -> Iterator[None]:
+    """Mount a file system of *size* bytes at *folder*, *mode* is rw or ro."""
     folder.mkdir(parents=True, exist_ok=True)
-    options = f"size={size},mode=711"
+    options = f"size={size},mode=711,{mode}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
         yield

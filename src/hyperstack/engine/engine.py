@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from pathlib import Path
 
+import msgspec
+
+from hyperstack.build.service import BuildService
 from hyperstack.config import Config
 from hyperstack.engine import reconcile, runtimes, volumes
 from hyperstack.engine.containers import ContainerService, ExecService
@@ -16,7 +21,8 @@ from hyperstack.engine.sandboxes import SandboxService
 from hyperstack.engine.system import SystemService
 from hyperstack.engine.table import Table
 from hyperstack.engine.waiters import Waiters
-from hyperstack.errors import InternalError
+from hyperstack.engine.workbench import Workbench
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.events import EventBus
 from hyperstack.guest.kit import Kit
 from hyperstack.image.service import ImageService
@@ -30,6 +36,9 @@ from hyperstack.vmm import choose_default, drivers
 from hyperstack.volume.local import LocalVolumes
 
 log = logging.getLogger(__name__)
+
+LONGEST_ROOT = 69
+"""Bytes of the exec root's path; sockets lie below it, whose paths have 107 at most (unix(7))."""
 
 
 class Engine:
@@ -52,7 +61,22 @@ class Engine:
 
         Raises HyperError with what to do (no kit, a data root of another daemon, no tun ...).
         """
+        try:
+            await self._start()
+        except msgspec.MsgspecError as error:
+            # To go on without it would clear away what belongs to it.
+            raise InternalError(
+                f"a row of the database in {self.config.data_root} can't be read ({error}); "
+                "restore it from a backup, or move it away to begin anew"
+            ) from error
+
+    async def _start(self) -> None:
         config = self.config
+        if len(os.fsencode(config.exec_root)) > LONGEST_ROOT:
+            raise InvalidParameter(
+                f"exec root {config.exec_root} is longer than {LONGEST_ROOT} bytes: sockets in it "
+                "could not be named"
+            )
         for folder in (config.data_root, config.exec_root):
             _own_folder(folder)
         kit = Kit.load(config.kit)
@@ -89,6 +113,7 @@ class Engine:
         self.containers = ContainerService(core)
         self.execs = ExecService(core)
         self.images = images
+        self.builds = BuildService(config.data_root / "tmp", images, Workbench(core))
         self.networks = NetworkService(core)
         self.volumes = volumes.VolumeService(core)
         self.sandboxes = SandboxService(core)
@@ -115,10 +140,12 @@ class Engine:
 
 
 def _own_folder(folder: Path) -> None:
+    """Make a folder of the daemon's. Raises InternalError with what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o710)
     except OSError as error:
-        raise InternalError(f"{folder} can't be made: {error.strerror}; run as root") from error
+        what = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else "choose another"
+        raise InternalError(f"{folder} can't be made: {error.strerror}; {what}") from error
 
 
 def _wanted_endpoints(core: Core) -> set[str]:
