@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
-from hyperstack.errors import HyperError
+from hyperstack.errors import HyperError, InternalError
 from hyperstack.guest import kit, kitbuild
 
 STAMP = ".made-by"
@@ -49,7 +50,15 @@ def provide(kit_dir: Path) -> None:
         return
     sys.stdout.write(f"Building the guest kit ({why.partition(';')[0]}) ...\n")
     sys.stdout.flush()
-    built = asyncio.run(kitbuild.build(kit_dir, say=_say))
+    try:
+        built = asyncio.run(kitbuild.build(kit_dir, say=_say))
+    except HyperError as error:
+        if "No space left on device" not in error.message:
+            raise
+        free = shutil.disk_usage(kit_dir).free >> 20
+        raise InternalError(
+            f"{free} MiB are not enough room for the guest kit in {kit_dir}"
+        ) from error
     (kit_dir / STAMP).write_text(f"{built.version} {code()}\n")
 
 

@@ -106,6 +106,7 @@ def start_daemon(docker: Docker, options: argparse.Namespace) -> None:
                 docker.url,
                 "--pidfile",
                 options.exec_root / "hyperd.pid",
+                *options.daemon,
             ],
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -257,6 +258,9 @@ def main() -> None:
         "--kit-dir", type=Path, default=Path("/var/lib/hyper/kit"), help="guest kits"
     )
     parser.add_argument("--port", type=_port, default=8088, help="host port of the nginx container")
+    parser.add_argument(
+        "daemon", nargs="*", metavar="-- OPTION", help="options for hyperd, if it has to be started"
+    )
     options = parser.parse_args()
     docker = Docker(options.host)
     check_host(docker, options)
