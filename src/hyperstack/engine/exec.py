@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hyperstack.engine import claims
+from hyperstack.engine import bounds, claims
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
 from hyperstack.engine.refusals import start_error
@@ -91,6 +91,12 @@ async def start(
         seccomp=filter_for(container.host),
         streams=streams,
     )
+    try:
+        bounds.check_process(process)
+    except InvalidParameter as refused:
+        execution.exit_code = NOT_RUN
+        _forget_later(core, execution)
+        raise _exec_error(refused) from refused
     ended: asyncio.Future[messages.ProcessState] = asyncio.get_running_loop().create_future()
     live.exec_ended[handle] = ended
     execution.handle = handle

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from hyperstack.engine import claims, health, monitor, networking, remove, rooms, runtimes
+from hyperstack.engine import bounds, claims, health, monitor, networking, remove, rooms, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
@@ -136,6 +136,7 @@ async def _start_process(
         seccomp=filter_for(container.host),
         streams=streams,
     )
+    bounds.check_container(message)
     try:
         started: messages.Started = await sandbox.call(
             messages.Op.CONTAINER_START, message, timeout=60.0
