@@ -225,9 +225,10 @@ class Builder:
         created_by = state.comment_of_files(f"WORKDIR {path}")
         if await self._cached(state, created_by):
             return
-        container = await self._placeholder(state)
         async with self._bench.root(state.image) as root:
-            if await files.make_folder(root, path):
+            made = await files.make_folder(root, path)
+            container = await self._placeholder(state)
+            if made:
                 async with self._spooled(await root.diff()) as layer:
                     await self._commit(state, created_by, layer=layer, container=container)
                 return
@@ -259,8 +260,9 @@ class Builder:
         assert config.cmd is not None
         if not state.image:
             raise InvalidParameter(
-                "OCI runtime create failed: unable to start container process: exec: "
-                f"{shell.go_quote(config.cmd[0])}: stat {config.cmd[0]}: no such file or directory"
+                "failed to create shim task: OCI runtime create failed: unable to start container "
+                f"process: exec: {shell.go_quote(config.cmd[0])}: stat {config.cmd[0]}: no such "
+                "file or directory: unknown"
             )
         container, warnings = await self._bench.create(state.image, config, self._options.host)
         self._containers[container] = True

@@ -133,7 +133,7 @@ class _Reader:
         self._directives.add(name)
         if name == "escape":
             if match[2] not in ("`", "\\"):
-                raise InvalidParameter(f"invalid ESCAPE '{match[2]}'. Must be ` or \\")
+                raise InvalidParameter(f"invalid escape token '{match[2]}' does not match ` or \\")
             self.escape = match[2]
             self._continues = _continuation(match[2])
 

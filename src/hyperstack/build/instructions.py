@@ -89,7 +89,7 @@ def parse(text: str, name: str = "Dockerfile") -> Dockerfile:
         elif found.keyword == "arg":
             meta.append(found)
         else:
-            raise InvalidParameter("No build stage in current context")
+            raise InvalidParameter("no build stage in current context")
     return Dockerfile(
         meta=tuple(meta), stages=tuple(stages), escape=whole.escape, warnings=whole.warnings
     )
@@ -231,7 +231,7 @@ def _copy(one: _Args) -> Instruction:
     if len(one.args) < 2:
         raise InvalidParameter(
             f"{keyword} requires at least two arguments, but only one was provided. Destination "
-            "could not be determined."
+            "could not be determined"
         )
     return _make(one, "chown", "chmod", *(("from",) if keyword == "COPY" else ()))
 

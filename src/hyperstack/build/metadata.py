@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from hyperstack.build import shell
 from hyperstack.build.instructions import Instruction
 from hyperstack.build.state import State
@@ -139,9 +141,17 @@ def _entrypoint(state: State, step: Instruction, escape: str) -> str:
 
 
 def _healthcheck(state: State, step: Instruction, escape: str) -> str:
-    assert step.health is not None
-    state.set(healthcheck=step.health)
-    return f"HEALTHCHECK {health_words(step.health)}"
+    new, old = step.health, state.config.healthcheck or Healthcheck()
+    assert new is not None
+    # What is left open is the parent's, as when a container's configuration is merged.
+    merged = msgspec.structs.replace(
+        new, **{name: getattr(new, name) or getattr(old, name) for name in _INHERITED}
+    )
+    state.set(healthcheck=merged)
+    return f"HEALTHCHECK {health_words(new)}"
+
+
+_INHERITED = ("interval", "timeout", "start_period", "start_interval", "retries")
 
 
 def health_words(check: Healthcheck) -> str:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from hyperstack.build.options import BuildOptions, Output
-from hyperstack.errors import NotFound
+from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.image.service import Image, ImageService
 
 
@@ -40,9 +40,14 @@ async def base_image(
 
 
 def _fits(image: Image, platform: str) -> bool:
+    """Tell whether an image is what was asked for. Raises InvalidParameter for a bad platform."""
     if not platform:
         return True
     from hyperstack.image.manifest import Platform
 
+    try:
+        wanted = Platform.parse(platform)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to parse platform {platform}: {error.message}") from error
     its = Platform(os=image.os or "linux", architecture=image.architecture, variant=image.variant)
-    return Platform.parse(platform).accepts(its)
+    return wanted.accepts(its)

@@ -78,8 +78,8 @@ class BuildService:
         async with context.spooled(body, self._folder) as spool:
             tree = await context.load(spool)
             file = _read(tree, options)
-            for text in file.warnings:
-                await say(Output(text=text + "\n", stderr=True))
+            if file.warnings:
+                await say(Output(text="\n".join(file.warnings) + "\n", stderr=True))
             with self._images.hold():
                 builder = Builder(
                     options=options,
@@ -118,7 +118,7 @@ def _read(tree: Tree, options: BuildOptions) -> instructions.Dockerfile:
     file = instructions.parse(text, name)
     stages = file.stages
     if not stages:
-        raise InvalidParameter("No build stage in current context")
+        raise InvalidParameter("no build stage in current context")
     if options.target:
         wanted = options.target.lower()
         at = next((n for n, stage in enumerate(stages) if stage.name == wanted), None)

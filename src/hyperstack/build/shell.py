@@ -246,6 +246,6 @@ def json_words(text: str) -> list[str] | None:
         return None
     if not all(isinstance(word, str) for word in value):
         raise InvalidParameter(
-            "When using JSON array syntax, arrays must be comprised of strings only."
+            "when using JSON array syntax, arrays must be comprised of strings only"
         )
     return value

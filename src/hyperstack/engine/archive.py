@@ -221,12 +221,12 @@ async def put(
             copy_ids=copy_uid_gid,
         )
         try:
-            await _send(sandbox, request, stream_id, body)
+            await send(sandbox, request, stream_id, body)
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
 
 
-async def _send(
+async def send(
     sandbox: Sandbox,
     request: messages.ArchiveRequest,
     stream_id: int,

@@ -8,6 +8,7 @@ from hyperstack.api.docker.router import Router
 def all_routes() -> Router:
     """Return a router with every route."""
     from hyperstack.api.docker.routes import (
+        build,
         container_files,
         container_streams,
         containers,
@@ -29,6 +30,7 @@ def all_routes() -> Router:
         container_files,
         execs,
         images,
+        build,
         networks,
         volumes,
         events,

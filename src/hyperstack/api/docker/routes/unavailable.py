@@ -1,4 +1,4 @@
-"""What Docker has and this engine has not: swarm, plugins, and for now builds.
+"""What Docker has and this engine has not: swarm, plugins, and for now BuildKit.
 
 The answers are those of an engine without them: lists are empty or refused in Docker's words, so
 that clients go the way that they go on any such engine.
@@ -20,7 +20,7 @@ NOT_A_MANAGER = (
     "this node to swarm and try again."
 )
 NO_SWARM = "swarm mode is not supported by this engine"
-NO_BUILD = "classic and BuildKit builds are not supported by this engine yet"
+NO_BUILD = "BuildKit is not supported by this engine yet: build with DOCKER_BUILDKIT=0"
 NO_PLUGINS = "plugins are not supported by this engine"
 
 
@@ -49,7 +49,7 @@ def add_to(router: Router) -> None:
     for verb in ("enable", "disable", "push", "upgrade", "set"):
         router.add("POST", f"/plugins/{{name}}/{verb}", no_plugin)
     build = _refusing(NotImplementedHere, NO_BUILD)
-    for path in ("/build", "/build/cancel", "/session", "/grpc"):
+    for path in ("/build/cancel", "/session", "/grpc"):
         router.add("POST", path, build)
     router.add("POST", "/build/prune", no_build_cache)
 

@@ -1,0 +1,222 @@
+"""The engine's side of building (``build/bench.py``): RUN's containers, and roots to copy into.
+
+A step of RUN is a container like any other, with a log that nobody keeps. A root is a service
+sandbox (design 7) with an image's layers and an empty disk that no container has: nobody sees it,
+and what a killed daemon leaves of it is swept as the folder and the sandbox of nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from hyperstack.build.bench import Sink
+from hyperstack.engine import archive, attach, claims, create, disks, remove, rooms, runtimes, start
+from hyperstack.engine.core import Core
+from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
+from hyperstack.errors import GuestError, HyperError, InternalError, InvalidParameter
+from hyperstack.guest import messages
+from hyperstack.guest.client import AgentFailure
+from hyperstack.ids import ContainerId, new_id
+from hyperstack.model import (
+    Container,
+    ContainerConfig,
+    ContainerState,
+    HostConfig,
+    LogConfig,
+    PathStat,
+    WaitResult,
+)
+
+MEMORY = 256 << 20
+
+
+class Workbench:
+    """Implements ``build.bench.Bench``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def create(
+        self, image: str, config: ContainerConfig, host: HostConfig
+    ) -> tuple[str, list[str]]:
+        """Make a container of an image; raises what ``create`` raises."""
+        return await create.create(
+            self._core,
+            name=None,
+            config=replace(config, image=image, attach_stdout=True, attach_stderr=True),
+            host=replace(host, log_config=LogConfig(type="none")),
+            networks={},
+        )
+
+    async def run(self, container: str, sink: Sink) -> WaitResult:
+        """Run it to its end; cancelled, it kills the container. Raises what ``start`` raises."""
+        core = self._core
+        found = core.table.get(container)
+        session = await attach.attach(
+            core, found, stdin=False, stdout=True, stderr=True, stream=True, logs_too=False
+        )
+        wait = core.waiters.register(found, "next-exit")
+        try:
+            await start.start(core, found)
+            async for kind, data in session.output():
+                await sink(kind, data)
+            return await wait.result()
+        except asyncio.CancelledError:
+            await core.tasks.carry_through("end of a build's step", self._discard(container))
+            raise
+        finally:
+            session.close()
+            wait.cancel()
+
+    async def _discard(self, container: str) -> None:
+        with contextlib.suppress(HyperError):
+            await self.remove(container)
+
+    async def diff(self, container: str) -> archive.Tar:
+        """Return what it changed, as a layer."""
+        return await archive.export(self._core, self._core.table.get(container), diff=True)
+
+    async def remove(self, container: str) -> None:
+        """Remove it with its anonymous volumes, running or not."""
+        found = self._core.table.get(container)
+        await remove.remove(self._core, found, force=True, volumes=True, link=False)
+
+    @contextlib.asynccontextmanager
+    async def root(self, image: str) -> AsyncIterator[ImageRoot]:
+        """Give an image's root while the block runs. Raises GuestError if its guest fails."""
+        core = self._core
+        holder = _nobody(image, core.config.storage_size)
+        folder = core.container_dir(holder.id)
+        layers = await self._layers(image)
+        folder.mkdir(parents=True, mode=0o710)
+        try:
+            await disks.make(core, holder)
+            sandbox = await _boot(core, holder, layers)
+            try:
+                yield ImageRoot(core, sandbox, holder.id)
+            finally:
+                # Its disk goes with it, so nothing has to be unmounted.
+                await core.tasks.carry_through(
+                    "end of a build's root", core.sandboxes.end(sandbox, clean=False)
+                )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _layers(self, image: str) -> tuple[Path, ...]:
+        images = self._core.images
+        layers = images.rootfs(image) if image else [await images.nothing()]
+        found = tuple(dict.fromkeys(layers))
+        check_layers(found)
+        return found
+
+
+def _nobody(image: str, size: int) -> Container:
+    """Return what stands in for a container where the engine wants one."""
+    return Container(
+        id=ContainerId(new_id()),
+        name="",
+        created_ns=time.time_ns(),
+        image_id=image,
+        config=ContainerConfig(),
+        host=HostConfig(),
+        state=ContainerState(),
+        disk_size=size,
+    )
+
+
+async def _boot(core: Core, holder: Container, layers: tuple[Path, ...]) -> Sandbox:
+    plan = SandboxPlan(
+        runtime=runtimes.resolve(core, core.config.default_runtime),
+        memory=MEMORY,
+        cpus=rooms.vm_cpus(holder.host),
+        containers=(holder.id,),
+        service=True,
+        layers=layers,
+        disks=((rooms.DISK, core.disk(holder.id)),),
+        limits=rooms.cgroup_limits(holder.host, MEMORY),
+    )
+    sandbox = await core.sandboxes.boot(core.sandboxes.new_row(plan), plan)
+    try:
+        root = messages.Root(
+            layers=tuple(sandbox.machine.layer(layer_name(path)) for path in layers),
+            disk=sandbox.machine.disk(rooms.DISK),
+        )
+        await sandbox.call(messages.Op.ROOT_MOUNT, messages.RootMount(id=holder.id, root=root))
+    except BaseException as error:
+        await core.sandboxes.end(sandbox, clean=False)
+        if isinstance(error, AgentFailure):
+            raise GuestError(f"an image's root can't be mounted: {error.detail}") from error
+        raise
+    return sandbox
+
+
+class ImageRoot:
+    """Implements ``build.bench.Root`` by a service sandbox's agent."""
+
+    def __init__(self, core: Core, sandbox: Sandbox, identifier: ContainerId) -> None:
+        self._core = core
+        self._sandbox = sandbox
+        self._id = identifier
+
+    def _stream(self, direction: int) -> int:
+        return self._sandbox.next_handle() * 4 + direction
+
+    async def stat(self, path: str) -> PathStat | None:
+        """Describe a path, the last link not followed; None if nothing is there."""
+        request = messages.ArchiveRequest(container=self._id, path=path)
+        try:
+            found = await self._sandbox.call(messages.Op.ARCHIVE_STAT, request)
+        except AgentFailure as failure:
+            if failure.errno in (archive.ENOENT, archive.ENOTDIR):
+                return None
+            raise _refused(path, failure) from failure
+        return claims.path_stat(found)
+
+    async def get(self, path: str) -> archive.Tar:
+        """Return a path as a tar whose names begin with its last component."""
+        number = self._stream(2)
+        request = messages.ArchiveRequest(container=self._id, path=path, stream=number)
+        return await self._open(messages.Op.ARCHIVE_GET, request, number, path)
+
+    async def diff(self) -> archive.Tar:
+        """Return what was changed, as a layer."""
+        number = self._stream(2)
+        request = messages.ExportRequest(container=self._id, stream=number, diff=True)
+        return await self._open(messages.Op.EXPORT, request, number, "the changes")
+
+    async def _open(
+        self,
+        op: messages.Op,
+        request: messages.ArchiveRequest | messages.ExportRequest,
+        number: int,
+        what: str,
+    ) -> archive.Tar:
+        assert self._sandbox.agent is not None
+        stream = self._sandbox.agent.open_output(number)
+        try:
+            await self._sandbox.call(op, request)
+        except AgentFailure as failure:
+            raise _refused(what, failure) from failure
+        return archive.Tar(stream, contextlib.nullcontext(self._sandbox))
+
+    async def put(self, path: str, body: AsyncIterator[bytes]) -> None:
+        """Unpack a plain tar in a directory. Raises InvalidParameter for a bad one."""
+        number = self._stream(1)
+        request = messages.ArchiveRequest(container=self._id, path=path, stream=number)
+        try:
+            await archive.send(self._sandbox, request, number, body)
+        except AgentFailure as failure:
+            raise _refused(path, failure) from failure
+
+
+def _refused(path: str, failure: AgentFailure) -> HyperError:
+    if failure.errno == archive.ENOSPC:
+        return InternalError(f"no space left on device: {failure.detail}")
+    return InvalidParameter(failure.detail or f"{path}: error {failure.errno}")
