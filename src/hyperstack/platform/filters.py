@@ -66,14 +66,23 @@ accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom r
 sendmmsg sendmsg sendto setsockopt shutdown socketpair
 """
 
+# What the kernel's binary imports from libc or calls by itself, and what libc's start, threads and
+# loader need; not what it would serve consoles, ports and copy-on-write files with.
+_UML = """
+access arch_prctl bind brk clock_gettime clock_nanosleep close close_range connect dup dup2
+epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 execve execveat exit exit_group
+fallocate fcntl fdatasync fstat fstatfs fsync ftruncate futex getcwd getdents64 getegid geteuid
+getgid getpgrp getpid getppid getrandom getrlimit gettid gettimeofday getuid lseek lstat madvise
+memfd_create mkdir mmap mprotect mremap munmap nanosleep newfstatat open openat pipe2 poll ppoll
+pread64 ptrace pwrite64 read readlink readv recvfrom recvmmsg recvmsg restart_syscall rmdir rseq
+rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend sched_yield seccomp sendmmsg
+sendmsg sendto set_robust_list set_tid_address setsid setsockopt sigaltstack signalfd4 socketpair
+stat statfs statx tgkill timer_create timer_delete timer_settime uname unlink utimensat wait4 write
+writev
+"""
+
 _LISTS = {
-    Program.UML: _BASE
-    + _EVENTS
-    + """
-bind connect execveat getsockname getsockopt memfd_create mkdir process_vm_readv
-process_vm_writev ptrace recvfrom recvmmsg recvmsg rmdir seccomp sendmmsg sendmsg sendto setitimer
-setsid setsockopt socketpair utimensat
-""",
+    Program.UML: _UML,
     Program.QEMU: _BASE
     + _EVENTS
     + _SOCKETS
