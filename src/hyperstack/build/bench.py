@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from hyperstack.model import ContainerConfig, HostConfig, PathStat, StreamKind, WaitResult
@@ -51,11 +52,9 @@ class Bench(Protocol):
     ) -> tuple[str, list[str]]:
         """Make a container of an image (full id); return its id and warnings."""
 
-    async def run(self, container: str, sink: Sink) -> WaitResult:
-        """Run it to its end, its output going to *sink*. Cancelled, it kills the container."""
-
-    async def diff(self, container: str) -> Closing:
-        """Return what it changed, as a layer."""
+    async def run(self, container: str, sink: Sink, layer: Path) -> WaitResult:
+        """Run it to its end, its output going to *sink*; if it ends with 0, write what it changed
+        to the file *layer*. Cancelled, it kills the container."""
 
     async def remove(self, container: str) -> None:
         """Remove it with its anonymous volumes, running or not."""

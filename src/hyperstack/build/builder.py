@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from msgspec.structs import replace
 
@@ -252,11 +253,12 @@ class Builder:
             healthcheck=Healthcheck(test=("NONE",)),
             on_build=None,
         )
-        container = await self._run_container(state, config)
-        async with self._spooled(await self._bench.diff(container)) as layer:
+        with self._layer_file() as file:
+            layer = Path(file.name)
+            container = await self._run_container(state, config, layer)
             await self._commit(state, created_by, layer=layer, container=container)
 
-    async def _run_container(self, state: State, config: ContainerConfig) -> str:
+    async def _run_container(self, state: State, config: ContainerConfig, layer: Path) -> str:
         assert config.cmd is not None
         if not state.image:
             raise InvalidParameter(
@@ -269,7 +271,7 @@ class Builder:
         for warning in warnings:
             await self._text(f" ---> [Warning] {warning}\n")
         await self._text(f" ---> Running in {short(container)}\n")
-        ended = await self._bench.run(container, self._output)
+        ended = await self._bench.run(container, self._output, layer)
         if ended.exit_code:
             words = " ".join(config.cmd)
             message = f"The command '{words}' returned a non-zero code: {ended.exit_code}"
@@ -357,13 +359,20 @@ class Builder:
     async def _spooled(self, tar: Closing) -> AsyncIterator[Path]:
         """Write a layer to a file and give its path while the block runs."""
         async with contextlib.aclosing(tar):
-            with mapped("write a layer"):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=self._folder, prefix="layer-") as file:
+            with self._layer_file() as file:
+                with mapped("write a layer"):
                     async for data in tar:
                         file.write(data)
                     file.flush()
-                    yield Path(file.name)
+                yield Path(file.name)
+
+    @contextlib.contextmanager
+    def _layer_file(self) -> Iterator[IO[bytes]]:
+        with mapped("write a layer"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = tempfile.NamedTemporaryFile(dir=self._folder, prefix="layer-")  # noqa: SIM115
+        with file:
+            yield file
 
 
 def _refuse_url(name: str, command: str) -> None:

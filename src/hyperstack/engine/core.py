@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperstack.config import Config
-from hyperstack.engine.sandbox import Sandboxes
+from hyperstack.engine.sandbox import Sandbox, Sandboxes
 from hyperstack.engine.session import Hub
 from hyperstack.engine.table import Table
 from hyperstack.engine.waiters import Waiters
@@ -54,6 +55,11 @@ class Core:
     """Containers whose start is under way; each holds its lock."""
     unrecorded: set[ContainerId] = field(default_factory=set)
     """Containers whose state is still to be written, see ``record``."""
+    keepers: dict[ContainerId, Callable[[Sandbox | None], Awaitable[None]]] = field(
+        default_factory=dict
+    )
+    """Who takes something out of a container's root between its end and its sandbox's; they are
+    given None if the machine has died, and raise nothing."""
     closing: bool = False
 
     def hub(self, container: ContainerId) -> Hub:

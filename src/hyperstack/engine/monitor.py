@@ -139,6 +139,8 @@ def _record_exit(container: Container, live: Live, ended: messages.ProcessState 
 
 
 async def _tear_down(core: Core, live: Live, clean: bool) -> None:
+    if (keep := core.keepers.pop(live.container.id, None)) is not None:
+        await keep(live.sandbox if clean else None)
     if clean:
         await live.release()
     await core.sandboxes.end(live.sandbox, clean=clean)

@@ -24,6 +24,7 @@ from hyperstack.errors import GuestError, HyperError, InternalError, InvalidPara
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.ids import ContainerId, new_id
+from hyperstack.image.content import mapped
 from hyperstack.model import (
     Container,
     ContainerConfig,
@@ -55,33 +56,39 @@ class Workbench:
             networks={},
         )
 
-    async def run(self, container: str, sink: Sink) -> WaitResult:
-        """Run it to its end; cancelled, it kills the container. Raises what ``start`` raises."""
+    async def run(self, container: str, sink: Sink, layer: Path) -> WaitResult:
+        """Run it to its end and write what it changed to *layer*; see ``build/bench.py``.
+
+        The changes are taken before its sandbox ends: no second one is booted for them. Raises what
+        ``start`` raises, and GuestError if the changes can't be had.
+        """
         core = self._core
         found = core.table.get(container)
         session = await attach.attach(
             core, found, stdin=False, stdout=True, stderr=True, stream=True, logs_too=False
         )
         wait = core.waiters.register(found, "next-exit")
+        taken = _Keeper(found, layer)
+        core.keepers[found.id] = taken.keep
         try:
             await start.start(core, found)
             async for kind, data in session.output():
                 await sink(kind, data)
-            return await wait.result()
+            result = await wait.result()
+            if not result.exit_code:
+                await taken.done
+            return result
         except asyncio.CancelledError:
             await core.tasks.carry_through("end of a build's step", self._discard(container))
             raise
         finally:
+            core.keepers.pop(found.id, None)
             session.close()
             wait.cancel()
 
     async def _discard(self, container: str) -> None:
         with contextlib.suppress(HyperError):
             await self.remove(container)
-
-    async def diff(self, container: str) -> archive.Tar:
-        """Return what it changed, as a layer."""
-        return await archive.export(self._core, self._core.table.get(container), diff=True)
 
     async def remove(self, container: str) -> None:
         """Remove it with its anonymous volumes, running or not."""
@@ -183,28 +190,11 @@ class ImageRoot:
         """Return a path as a tar whose names begin with its last component."""
         number = self._stream(2)
         request = messages.ArchiveRequest(container=self._id, path=path, stream=number)
-        return await self._open(messages.Op.ARCHIVE_GET, request, number, path)
+        return await _open(self._sandbox, messages.Op.ARCHIVE_GET, request, path)
 
     async def diff(self) -> archive.Tar:
         """Return what was changed, as a layer."""
-        number = self._stream(2)
-        request = messages.ExportRequest(container=self._id, stream=number, diff=True)
-        return await self._open(messages.Op.EXPORT, request, number, "the changes")
-
-    async def _open(
-        self,
-        op: messages.Op,
-        request: messages.ArchiveRequest | messages.ExportRequest,
-        number: int,
-        what: str,
-    ) -> archive.Tar:
-        assert self._sandbox.agent is not None
-        stream = self._sandbox.agent.open_output(number)
-        try:
-            await self._sandbox.call(op, request)
-        except AgentFailure as failure:
-            raise _refused(what, failure) from failure
-        return archive.Tar(stream, contextlib.nullcontext(self._sandbox))
+        return await _changes(self._sandbox, self._id)
 
     async def put(self, path: str, body: AsyncIterator[bytes]) -> None:
         """Unpack a plain tar in a directory. Raises InvalidParameter for a bad one."""
@@ -214,6 +204,59 @@ class ImageRoot:
             await archive.send(self._sandbox, request, number, body)
         except AgentFailure as failure:
             raise _refused(path, failure) from failure
+
+
+class _Keeper:
+    """Takes a container's changes when its process has ended well; ``done`` says when it has."""
+
+    def __init__(self, container: Container, layer: Path) -> None:
+        self._container = container
+        self._layer = layer
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    async def keep(self, sandbox: Sandbox | None) -> None:
+        """Write the changes, see ``Core.keepers``."""
+        try:
+            if sandbox is not None and not self._container.state.exit_code:
+                await _write(self._layer, await _changes(sandbox, self._container.id))
+        except HyperError as error:
+            self.done.set_exception(error)
+        except asyncio.CancelledError:
+            self.done.cancel()
+            raise
+        else:
+            self.done.set_result(None)
+
+
+async def _write(path: Path, tar: archive.Tar) -> None:
+    async with contextlib.aclosing(tar):
+        with mapped("write a layer"), path.open("wb") as file:
+            async for data in tar:
+                file.write(data)
+
+
+async def _changes(sandbox: Sandbox, container: ContainerId) -> archive.Tar:
+    """Return what was changed in a root, as a layer. Raises InvalidParameter, GuestError."""
+    number = sandbox.next_handle() * 4 + 2
+    request = messages.ExportRequest(container=container, stream=number, diff=True)
+    return await _open(sandbox, messages.Op.EXPORT, request, "the changes")
+
+
+async def _open(
+    sandbox: Sandbox,
+    op: messages.Op,
+    request: messages.ArchiveRequest | messages.ExportRequest,
+    what: str,
+) -> archive.Tar:
+    """Ask a guest for a tar. Raises what ``_refused`` makes of its refusal."""
+    assert sandbox.agent is not None
+    stream = sandbox.agent.open_output(request.stream)
+    try:
+        await sandbox.call(op, request)
+    except AgentFailure as failure:
+        raise _refused(what, failure) from failure
+    return archive.Tar(stream, contextlib.nullcontext(sandbox))
 
 
 def _refused(path: str, failure: AgentFailure) -> HyperError:
