@@ -193,6 +193,27 @@ async def test_an_answer_to_another_question_is_refused(tmp_path: Path) -> None:
                 pass
 
 
+async def test_the_answer_to_a_command_that_was_given_up_is_not_taken_for_the_next(
+    tmp_path: Path,
+) -> None:
+    slow = asyncio.Event()
+    asked: list[dict[str, Any]] = []
+
+    def talk(request: dict[str, Any]) -> list[bytes]:
+        asked.append(request)
+        if request["execute"] == "stop":
+            slow.set()
+            return []
+        return [answer for request in asked for answer in _fine(request)][-2:]
+
+    async with _peer(tmp_path, talk) as path, qmp.connect(path) as monitor:
+        given_up = asyncio.create_task(monitor.execute("stop"))
+        await slow.wait()
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        assert await monitor.execute("cont") == {"did": "cont"}
+
+
 async def test_an_event_is_found_whether_it_came_before_or_comes_later(tmp_path: Path) -> None:
     def talk(request: dict[str, Any]) -> list[bytes]:
         event = b'{"event": "%s"}\n' % request["execute"].encode()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,6 +17,8 @@ from hyperstack.vmm import files
 from hyperstack.vmm.base import Disk, Tap
 from hyperstack.vmm.qemu import devices, qmp
 from hyperstack.vmm.running import RunningMachine
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
 """Seconds for one operation. Most take a few milliseconds; an emulated guest under load is slow."""
@@ -61,18 +65,25 @@ class QemuMachine(RunningMachine):
 
     async def add_layer(self, layer: Disk) -> Source:
         """Give the running guest another read-only layer. Raises GuestError."""
-        async with self._changing:
-            if devices.layer_key(layer.name) not in self._record.slots:
-                await self._plug_disk(layer, devices.layer_key(layer.name))
+        await _to_its_end(self._plug_layer(layer))
         return self.layer(layer.name)
+
+    async def _plug_layer(self, layer: Disk) -> None:
+        async with self._changing:
+            key = devices.layer_key(layer.name)
+            if key not in self._record.slots:
+                await self._plug(layer, key)
 
     async def add_disk(self, disk: Disk) -> Source:
         """Give the running guest another disk. Raises GuestError, and nothing is left then."""
-        async with self._changing:
-            await self._plug_disk(disk, devices.disk_key(disk.name))
+        await _to_its_end(self._plug_disk(disk, devices.disk_key(disk.name)))
         return self.disk(disk.name)
 
     async def _plug_disk(self, disk: Disk, key: str) -> None:
+        async with self._changing:
+            await self._plug(disk, key)
+
+    async def _plug(self, disk: Disk, key: str) -> None:
         slot = self._free(key, ("disk", "layer"), devices.MAX_DISKS)
         folder = self._layers if disk.read_only else self._disks
         link = files.link_read_only if disk.read_only else files.link_writable
@@ -84,9 +95,8 @@ class QemuMachine(RunningMachine):
                 await monitor.send("blockdev-add", devices.block(disk))
                 try:
                     await monitor.send("device_add", devices.bridged_disk(disk.name, slot))
-                except BaseException:
-                    # Cancelled or not: what was added is taken back if it can be.
-                    with contextlib.suppress(GuestError, OSError):
+                except GuestError:
+                    with contextlib.suppress(GuestError):
                         await monitor.execute("blockdev-del", node_name=devices.node(disk.name))
                     raise
         except BaseException:
@@ -96,6 +106,9 @@ class QemuMachine(RunningMachine):
 
     async def remove_disk(self, name: str) -> None:
         """Take a disk away. Raises GuestError if the guest does not let go of it."""
+        await _to_its_end(self._unplug_disk(name))
+
+    async def _unplug_disk(self, name: str) -> None:
         async with self._changing:
             key = devices.disk_key(name)
             self._slot(key)
@@ -108,6 +121,9 @@ class QemuMachine(RunningMachine):
 
     async def add_nic(self, tap: Tap) -> None:
         """Give the running guest another network card. Raises GuestError."""
+        await _to_its_end(self._plug_nic(tap))
+
+    async def _plug_nic(self, tap: Tap) -> None:
         async with self._changing:
             key = devices.nic_key(tap.name)
             slot = self._free(key, ("nic",), devices.MAX_NICS)
@@ -116,14 +132,17 @@ class QemuMachine(RunningMachine):
                 await monitor.send("netdev_add", backend)
                 try:
                     await monitor.send("device_add", devices.bridged_nic(tap, slot))
-                except BaseException:
-                    with contextlib.suppress(GuestError, OSError):
+                except GuestError:
+                    with contextlib.suppress(GuestError):
                         await monitor.execute("netdev_del", id=backend["id"])
                     raise
             self._take(key, slot)
 
     async def remove_nic(self, name: str) -> None:
         """Take a network card away. Raises GuestError if the guest does not let go of it."""
+        await _to_its_end(self._unplug_nic(name))
+
+    async def _unplug_nic(self, name: str) -> None:
         async with self._changing:
             key = devices.nic_key(name)
             self._slot(key)
@@ -166,9 +185,28 @@ class QemuMachine(RunningMachine):
             self._record = msgspec.structs.replace(self._record, given_up=most - actual)
 
 
+async def _to_its_end(change: Coroutine[Any, Any, None]) -> None:
+    """Carry a change through even if the caller is cancelled, so that the record stays true."""
+    task = asyncio.ensure_future(change)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("a cancelled change of a machine failed by itself: %s", error)
+        raise
+
+
 async def _unplug(monitor: qmp.Monitor, device: str) -> None:
     """Ask the guest to let go of a device and wait until it has."""
-    await monitor.execute("device_del", id=device)
+    try:
+        await monitor.execute("device_del", id=device)
+    except GuestError as error:
+        # It was asked before, when it took too long.
+        if not await _present(monitor, device):
+            return
+        if "unplug" not in error.message:
+            raise
     event = await monitor.event(
         lambda event: (
             event.name in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
@@ -177,6 +215,12 @@ async def _unplug(monitor: qmp.Monitor, device: str) -> None:
     )
     if event.name != "DEVICE_DELETED":
         raise GuestError(f"the guest does not let go of {device}")
+
+
+async def _present(monitor: qmp.Monitor, device: str) -> bool:
+    found = await monitor.execute("qom-list", path="/machine/peripheral")
+    entries = found if isinstance(found, list) else []
+    return any(isinstance(entry, dict) and entry.get("name") == device for entry in entries)
 
 
 async def _release(monitor: qmp.Monitor, name: str) -> None:

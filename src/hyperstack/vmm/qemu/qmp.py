@@ -168,14 +168,21 @@ class Monitor:
         self._number += 1
         data = self._conversation.command(self._number, command, arguments)
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
-        while not self._answers:
-            await self._read()
-        answer = self._answers.popleft()
-        if answer.number != self._number:
-            raise GuestError("the virtual machine's monitor answers what it was not asked")
+        answer = await self._answer()
         if answer.failure is not None:
             raise GuestError(f"the virtual machine refused {command!r}: {answer.failure}")
         return answer.value
+
+    async def _answer(self) -> Answer:
+        """Return the answer to the last command. One that was given up has its own before that."""
+        while True:
+            while self._answers:
+                answer = self._answers.popleft()
+                if answer.number == self._number:
+                    return answer
+                if not 0 < answer.number < self._number:
+                    raise GuestError("the virtual machine's monitor answers what it was not asked")
+            await self._read()
 
     async def event(self, wanted: Callable[[Event], bool]) -> Event:
         """Return the first event, of those not yet looked at, that is wanted."""
