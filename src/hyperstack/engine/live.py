@@ -148,7 +148,7 @@ class Live:
         """Go on with a new agent connection: streams from where they were, missed exits."""
         agent = self.sandbox.agent
         assert agent is not None
-        for pump in [*self._pumps, *(p for ps in self.exec_pumps.values() for p in ps)]:
+        for pump in self._all_pumps():
             if not pump.done.is_set():
                 await pump.stop()
                 pump.begin(agent)
@@ -193,11 +193,7 @@ class Live:
             self.hub.finish()
             if not await drained(self._pumps):
                 log.warning("output of %s could not be drained", self.container.id[:12])
-        for pump in self._pumps:
-            await pump.stop()
-        for pumps in self.exec_pumps.values():
-            for pump in pumps:
-                await pump.stop()
+        await self._stop_pumps()
         for kind in (StreamKind.STDOUT, StreamKind.STDERR):
             self.log.finish(kind)
         self.hub.finish()
@@ -214,6 +210,13 @@ class Live:
 
     async def detach(self) -> None:
         """Stop moving output without a trace: the daemon stops, the container goes on."""
-        for pump in [*self._pumps, *(p for ps in self.exec_pumps.values() for p in ps)]:
-            await pump.stop()
+        await self._stop_pumps()
         self.log.close()
+
+    def _all_pumps(self) -> list[Pump]:
+        """Return the pumps of now: execs come and go while one of them is waited for."""
+        return [*self._pumps, *(pump for pumps in self.exec_pumps.values() for pump in pumps)]
+
+    async def _stop_pumps(self) -> None:
+        for pump in self._all_pumps():
+            await pump.stop()

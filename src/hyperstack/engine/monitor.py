@@ -63,6 +63,10 @@ async def watch(core: Core, live: Live) -> None:
     machine = asyncio.create_task(_watch_machine(live))
     try:
         state = await live.settle()
+    except Exception:
+        # A defect in moving output must not leave a container that nobody can end.
+        log.exception("the output of %s could not be brought to its end", live.container.name)
+        state = await live.ended
     finally:
         machine.cancel()
     name = f"exit of {live.container.id[:12]}"
