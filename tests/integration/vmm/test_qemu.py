@@ -125,7 +125,7 @@ async def test_a_guest_boots_in_the_probe_and_nothing_of_it_stays(
 
 
 async def test_what_a_killed_daemon_left_of_a_probe_is_ended(
-    tcg_place: Place, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    tcg_place: Place, bench: Bench
 ) -> None:
     uid = bench.config.uid_base + bench.config.uid_count - 1
     stuck = asyncio.create_task(probe.boot(bench.config, bench.kit, Runtime.TCG, 120))
@@ -135,6 +135,17 @@ async def test_what_a_killed_daemon_left_of_a_probe_is_ended(
     assert not processes_of(uid)
     assert not list(bench.config.exec_root.glob("probe-*"))
     assert "ended before it reached its agent" in str(await stuck)
+
+
+async def test_a_probe_that_is_cancelled_leaves_nothing(tcg_place: Place, bench: Bench) -> None:
+    running = asyncio.create_task(probe.boot(bench.config, bench.kit, Runtime.TCG, 120))
+    while not list(bench.config.exec_root.glob("probe-*/process")):
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not processes_of(bench.config.uid_base + bench.config.uid_count - 1)
+    assert not list(bench.config.exec_root.glob("probe-*"))
 
 
 async def test_the_probe_of_kvm_comes_to_a_verdict_and_keeps_it(
