@@ -1,4 +1,4 @@
-"""What a daemon may not leave behind: processes, mounts, network namespaces, cgroups."""
+"""What a daemon may not leave behind: processes, mounts, network namespaces, files, rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class Snapshot:
 
     processes: frozenset[str]
     mounts: frozenset[str]
-    cgroups: frozenset[str]
 
     @classmethod
     def take(cls, worker: int, root: Path) -> Snapshot:
@@ -29,12 +28,6 @@ class Snapshot:
                 line.split()[4]
                 for line in Path("/proc/self/mountinfo").read_text().splitlines()
                 if f"{root}/" in line
-            ),
-            cgroups=frozenset(
-                str(path)
-                for base in Path("/sys/fs/cgroup").glob("**/hyper")
-                for path in base.iterdir()
-                if path.is_dir()
             ),
         )
 
