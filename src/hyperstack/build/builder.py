@@ -40,6 +40,8 @@ from hyperstack.model import ContainerConfig, Healthcheck, StreamKind
 
 log = logging.getLogger(__name__)
 
+LAYERS = "layer-"
+"""In front of the names of files that layers are written to."""
 Say = Callable[[Output], Awaitable[None]]
 
 
@@ -370,7 +372,7 @@ class Builder:
     def _layer_file(self) -> Iterator[IO[bytes]]:
         with mapped("write a layer"):
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = tempfile.NamedTemporaryFile(dir=self._folder, prefix="layer-")  # noqa: SIM115
+            file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=LAYERS)  # noqa: SIM115
         with file:
             yield file
 

@@ -23,6 +23,8 @@ from hyperstack.image.layer import RESERVE, check_space
 
 DEFAULT = "Dockerfile"
 IGNORE = ".dockerignore"
+PREFIX = "build-"
+"""Of the names of spool files."""
 MAX_CONTEXT = 64 << 30
 """Bytes of one context or copied tree, uncompressed."""
 _BATCH = 1 << 20
@@ -37,7 +39,7 @@ async def spooled(body: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Pat
     """
     with mapped("make a spool file"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd, name = tempfile.mkstemp(dir=folder, prefix="build-")
+        fd, name = tempfile.mkstemp(dir=folder, prefix=PREFIX)
     path = Path(name)
     try:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hyperstack.build import context, instructions
 from hyperstack.build.bench import Bench
-from hyperstack.build.builder import Builder, Say
+from hyperstack.build.builder import LAYERS, Builder, Say
 from hyperstack.build.options import BuildOptions, Output
 from hyperstack.build.sources import Digests
 from hyperstack.build.tree import Tree
@@ -33,6 +33,13 @@ class BuildService:
         self._bench = bench
         self._digests = Digests()
         self._places = asyncio.Semaphore(MOST_BUILDS)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what builds of an earlier daemon left."""
+        for pattern in (f"{context.PREFIX}*", f"{LAYERS}*"):
+            for path in self._folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     async def build(
         self, options: BuildOptions, body: AsyncIterator[bytes]

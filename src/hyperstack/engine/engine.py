@@ -113,7 +113,9 @@ class Engine:
         self.containers = ContainerService(core)
         self.execs = ExecService(core)
         self.images = images
-        self.builds = BuildService(config.data_root / "tmp", images, Workbench(core))
+        bench = Workbench(core)
+        self.builds = BuildService(config.data_root / "tmp", images, bench)
+        self._tasks.start("builds of an earlier daemon", bench.recover())
         self.networks = NetworkService(core)
         self.volumes = volumes.VolumeService(core)
         self.sandboxes = SandboxService(core)

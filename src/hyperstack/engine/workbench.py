@@ -36,6 +36,8 @@ from hyperstack.model import (
 )
 
 MEMORY = 256 << 20
+MARK = "hyper.build"
+"""Annotation of RUN's containers: none of them outlives the daemon that builds."""
 
 
 class Workbench:
@@ -43,6 +45,12 @@ class Workbench:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+
+    async def recover(self) -> None:
+        """End the steps that run for builds of an earlier daemon: nobody waits for them."""
+        for container in self._core.table:
+            if MARK in container.host.annotations and container.state.status.is_up:
+                await self._discard(container.id)
 
     async def create(
         self, image: str, config: ContainerConfig, host: HostConfig
@@ -52,7 +60,7 @@ class Workbench:
             self._core,
             name=None,
             config=replace(config, image=image, attach_stdout=True, attach_stderr=True),
-            host=replace(host, log_config=LogConfig(type="none")),
+            host=replace(host, log_config=LogConfig(type="none"), annotations={MARK: "step"}),
             networks={},
         )
 
