@@ -91,8 +91,8 @@ fetch_program() { # PATH-IN-PACKAGE PACKAGE...
     mv "$work/tree" "$tree"
     rm -rf "$work"
     # Last, and by rename: an interrupted run begins anew.
-    printf '#!/bin/sh\nPATH="$PATH:%s"\nLD_LIBRARY_PATH="%s"\nexport PATH LD_LIBRARY_PATH\nexec "%s" "$@"\n' \
-        "$tree/usr/bin:$tree/usr/sbin" "$tree/usr/lib/x86_64-linux-gnu:$tree/lib/x86_64-linux-gnu" "$tree/$path" > "$tree/.start"
+    printf '#!/bin/sh\nPATH="$PATH:%s"\nexport PATH\nexec "%s" "$@"\n' \
+        "$tree/usr/bin:$tree/usr/sbin" "$tree/$path" > "$tree/.start"
     chmod 755 "$tree/.start"
     mv "$tree/.start" "$here/.cache/bin/$name"
 }
