@@ -12,8 +12,8 @@ SPEC = JailSpec(root=Path("/r"), argv=("/p", "--root", "x"), program=None, uid=7
 
 def test_the_smallest_jail_has_a_root_an_identity_and_a_program() -> None:
     assert SPEC.options(9, None) == [
-        "--report", "9", "--root", "/r", "--uid", "7", "--gid", "8", "--oom-score", "100", "--", "/p",
-        "--root", "x",
+        "--report", "9", "--root", "/r", "--uid", "7", "--gid", "8", "--oom-score", "100", "--",
+        "/p", "--root", "x",
     ]  # fmt: skip
 
 
