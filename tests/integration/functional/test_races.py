@@ -333,16 +333,18 @@ def test_archives_that_are_given_up_do_not_use_up_the_guest(host: Host) -> None:
     assert host.docker("cp", f"{name}:/etc/hostname", "-").code == 0
 
 
-def test_an_image_that_goes_during_a_create_is_missed_then(host: Host) -> None:
-    host.docker("import", "-", "passing:1", stdin=busybox_tar())
-    create = Verb(host, "create", "passing:1", "true")
-    removal = Verb(host, "rmi", "passing:1")
-    (made, identifier), (removed, said) = create.end(), removal.end()
-    if made == 0 and removed == 0:
-        pytest.fail(f"{identifier.strip()} has no image: {said}")
-    if made == 0:
-        host.docker("rm", identifier.strip())
-        host.docker("rmi", "-f", "passing:1")
+def test_a_container_that_was_made_has_its_image_whatever_was_removed_meanwhile(host: Host) -> None:
+    for _ in range(3):
+        host.docker("import", "-", "passing:1", stdin=busybox_tar())
+        create, removal = Verb(host, "create", "passing:1", "true"), Verb(host, "rmi", "passing:1")
+        (made, said), _ = create.end(), removal.end()
+        if made:
+            assert "No such image: passing:1" in said or "Unable to find image" in said
+        else:
+            host.docker("start", "-a", said.strip())
+            host.docker("rm", said.strip())
+        host.docker("rmi", "-f", "passing:1", check=False)
+        host.docker("image", "prune", "-f")
 
 
 @pytest.fixture
@@ -376,4 +378,7 @@ def test_a_daemon_that_is_told_to_end_leaves_nothing_half_done(own: Host, delay:
     assert_settled(own)
     own.remove_everything()
     own.docker("rmi", "-f", "busybox")
-    assert leftovers(own) == []
+    bound = time.monotonic() + 10
+    while (left := leftovers(own)) and time.monotonic() < bound:
+        time.sleep(0.2)  # the kernel ends a network namespace, and its links, in its own time
+    assert left == []
