@@ -189,6 +189,7 @@ enum hyper_field_process {
 enum hyper_field_root_mount {
     F_ROOT_MOUNT_ID = 1,
     F_ROOT_MOUNT_ROOT = 2,
+    F_ROOT_MOUNT_MOUNTS = 3,
 };
 enum hyper_field_container {
     F_CONTAINER_ID = 1,

@@ -208,7 +208,8 @@ static int unmount(const char *path)
 
 static void remove_folder(const char *id)
 {
-    static const char *const names[] = {"disk/upper", "disk/work", "disk", "root", "empty", "files"};
+    static const char *const names[] = {"disk/upper", "disk/work", "disk", "root",
+                                        "view",       "empty",     "files"};
     char path[CONTAINER_PATH];
     snprintf(path, sizeof path, "/c/%s", id);
     int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -231,6 +232,8 @@ int root_unmount(const char *id, const struct layers *unused)
     static const char *const names[] = {"root", "disk"};
     char path[CONTAINER_PATH];
     int error = 0;
+    snprintf(path, sizeof path, "/c/%s/view", id);
+    umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW); /* there is one if something is mounted in it */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "/c/%s/%s", id, names[i]);
         int failed = unmount(path);

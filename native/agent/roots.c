@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "container.h"
 #include "helper.h"
 #include "state.h"
@@ -29,7 +30,7 @@ int container_root_fd(const struct container *container)
     if (container->phase == PHASE_RUNNING)
         snprintf(path, sizeof path, "/proc/%d/root", container->pid);
     else
-        snprintf(path, sizeof path, "/c/%s/root", container->id);
+        snprintf(path, sizeof path, "/c/%s/%s", container->id, container->viewed ? "view" : "root");
     return open_folder(path);
 }
 
@@ -75,12 +76,31 @@ struct mounting {
     struct failure failure;
 };
 
+/* The root once more, with volumes and bind mounts in their places as a running container has them.
+ * Nothing is mounted on the root itself: it is what is exported, and is to be unmounted. */
+static int make_view(const struct container_spec *spec, struct failure *failure)
+{
+    char root[CONTAINER_PATH], view[CONTAINER_PATH];
+    struct room room = {.devices = -1, .shm = -1};
+    snprintf(root, sizeof root, "/c/%s/root", spec->id);
+    snprintf(view, sizeof view, "/c/%s/view", spec->id);
+    if (mkdir(view, 0700) || mount(root, view, NULL, MS_BIND, NULL))
+        return fail_errno(failure, STAGE_ROOT, errno, "making the view of the root");
+    if (room_collect(spec, &room, failure))
+        return -1;
+    if (chroot(view) || chdir("/"))
+        return fail_errno(failure, STAGE_ROOT, errno, "entering the view of the root");
+    return mounts_attach(spec, &room, failure);
+}
+
 static int mount_work(void *argument, struct writer *answer, struct failure *failure)
 {
     (void)answer;
     const struct mounting *mounting = argument;
-    return root_mount(mounting->spec.id, &mounting->spec.root, &mounting->container->layers,
-                      failure);
+    const struct container_spec *spec = &mounting->spec;
+    if (root_mount(spec->id, &spec->root, &mounting->container->layers, failure))
+        return -1;
+    return spec->mount_count ? make_view(spec, failure) : 0;
 }
 
 static void on_cleared(void *context, int error)
@@ -96,6 +116,7 @@ static void on_mounted(void *context, struct writer *answer, const struct failur
 {
     struct mounting *mounting = context;
     struct container *container = mounting->container;
+    bool viewed = mounting->spec.mount_count;
     writer_free(answer);
     arena_free(&mounting->spec.arena);
     if (failure) {
@@ -105,6 +126,7 @@ static void on_mounted(void *context, struct writer *answer, const struct failur
     }
     container->phase = PHASE_ROOT;
     container->root_mounted = true;
+    container->viewed = viewed;
     reply(mounting->request, NULL);
     free(mounting);
 }

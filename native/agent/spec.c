@@ -184,6 +184,9 @@ static void root_mount_field(struct source_of from, const struct field *field, v
         spec->id = text_of(from, field, ID_MOST);
     else if (field->tag == F_ROOT_MOUNT_ROOT)
         read_item(from, field, root_field, &spec->root);
+    else if (field->tag == F_ROOT_MOUNT_MOUNTS)
+        spec->mounts = add_item(from, field, spec->mounts, &spec->mount_count, sizeof *spec->mounts,
+                                MOUNTS_MOST, mount_field);
     else
         mark_bad(from);
 }

@@ -37,6 +37,7 @@ struct container {
     char id[ID_MOST + 1];
     enum phase phase;
     bool root_mounted;
+    bool viewed; /* at /c/ID/view the root is with its mounts, for archives */
     struct layers layers;
     struct cgroup cgroup;
     pid_t pid; /* of its first process in the guest's first PID namespace; 0: none */

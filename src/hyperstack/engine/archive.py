@@ -40,9 +40,10 @@ QUIET = 120.0
 
 
 @contextlib.asynccontextmanager
-async def reach(core: Core, container: Container) -> AsyncIterator[Sandbox]:
+async def reach(core: Core, container: Container, *, mounted: bool) -> AsyncIterator[Sandbox]:
     """Give a sandbox whose agent has the container's root mounted: its own, or a service one.
 
+    *mounted*: volumes and bind mounts are to be seen too, which is what cp wants and export not.
     The container's lock is held as long as it is a service one, and free otherwise.
     """
     await core.settled(container.id)
@@ -51,7 +52,7 @@ async def reach(core: Core, container: Container) -> AsyncIterator[Sandbox]:
         async with core.table.lock(container.id):
             live = core.live.get(container.id)
             if live is None:
-                sandbox = await _service(core, container)
+                sandbox = await _service(core, container, mounted=mounted)
                 try:
                     yield sandbox
                 finally:
@@ -103,10 +104,14 @@ class Tar:
 
 
 async def _open(
-    core: Core, container: Container, ask: Callable[[Sandbox, int], Awaitable[T]]
+    core: Core,
+    container: Container,
+    ask: Callable[[Sandbox, int], Awaitable[T]],
+    *,
+    mounted: bool,
 ) -> tuple[T, Tar]:
     """Open a stream for a tar and *ask* the guest for it; return its answer and the tar."""
-    holder = reach(core, container)
+    holder = reach(core, container, mounted=mounted)
     sandbox = await holder.__aenter__()
     try:
         assert sandbox.agent is not None
@@ -118,15 +123,17 @@ async def _open(
         raise
 
 
-async def _service(core: Core, container: Container) -> Sandbox:
+async def _service(core: Core, container: Container, *, mounted: bool) -> Sandbox:
     if core.table.find(container.id) is None:
         raise NotFound(f"No such container: {container.id}")
     runtime = runtimes.resolve(core, container.runtime)
-    prepared = await rooms.prepare(core, container, runtime, service=True)
+    prepared = await rooms.prepare(core, container, runtime, service=True, mounted=mounted)
     row = core.sandboxes.new_row(prepared.plan)
     sandbox = await core.sandboxes.boot(row, prepared.plan)
     try:
-        mount = messages.RootMount(id=container.id, root=prepared.root(sandbox))
+        mount = messages.RootMount(
+            id=container.id, root=prepared.root(sandbox), mounts=prepared.mounts
+        )
         await sandbox.call(messages.Op.ROOT_MOUNT, mount)
     except AgentFailure as failure:
         await core.sandboxes.end(sandbox, clean=False)
@@ -154,7 +161,7 @@ def _path_error(container: Container, path: str, failure: AgentFailure) -> Hyper
 async def stat(core: Core, container: Container, path: str) -> PathStat:
     """Describe a path. Raises NotFound."""
     _named(path)
-    async with reach(core, container) as sandbox:
+    async with reach(core, container, mounted=True) as sandbox:
         request = messages.ArchiveRequest(container=container.id, path=path)
         try:
             found: messages.PathStat = await sandbox.call(messages.Op.ARCHIVE_STAT, request)
@@ -181,7 +188,7 @@ async def get(core: Core, container: Container, path: str) -> tuple[PathStat, Ta
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
 
-    return await _open(core, container, ask)
+    return await _open(core, container, ask, mounted=True)
 
 
 async def _piece(stream: OutputStream) -> tuple[int, bytes] | None:
@@ -210,7 +217,7 @@ async def put(
     (read-only root).
     """
     _named(path)
-    async with reach(core, container) as sandbox:
+    async with reach(core, container, mounted=True) as sandbox:
         stream_id = sandbox.next_handle() * 4 + 1
         assert sandbox.agent is not None
         request = messages.ArchiveRequest(
@@ -275,14 +282,14 @@ async def export(core: Core, container: Container, *, diff: bool = False) -> Tar
         except AgentFailure as failure:
             raise InternalError(f"export of {container.name}: {failure.detail}") from failure
 
-    return (await _open(core, container, ask))[1]
+    return (await _open(core, container, ask, mounted=False))[1]
 
 
 async def changes(core: Core, container: Container) -> list[messages.Change]:
     """List what differs from the image. Raises Conflict while the container is removed."""
     if core.table.find(container.id) is None:
         raise Conflict(f"container {container.id} is being removed")
-    async with reach(core, container) as sandbox:
+    async with reach(core, container, mounted=False) as sandbox:
         found: messages.Changes = await sandbox.call(
             messages.Op.CHANGES, messages.ContainerRef(id=container.id), timeout=QUIET
         )

@@ -54,14 +54,19 @@ class Prepared:
 
 
 async def prepare(
-    core: Core, container: Container, runtime: Runtime, *, service: bool = False
+    core: Core,
+    container: Container,
+    runtime: Runtime,
+    *,
+    service: bool = False,
+    mounted: bool = True,
 ) -> Prepared:
-    """Collect what *container*'s sandbox is booted with. A *service* sandbox mounts nothing."""
+    """Collect what *container*'s sandbox is booted with, without its mounts unless *mounted*."""
     layers = tuple(dict.fromkeys(core.images.rootfs(container.image_id)))
     check_layers(layers)
     disk = core.disk(container.id)
     disks.check(core, container)
-    shares, mounts = ((), ()) if service else await _mounts(core, container)
+    shares, mounts = await _mounts(core, container) if mounted else ((), ())
     host = container.host
     memory = 256 * MiB if service else vm_memory(core, host)
     plan = SandboxPlan(

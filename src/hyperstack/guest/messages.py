@@ -353,10 +353,14 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class RootMount:
-    """Mount the root of a container (service sandbox: nothing runs in it)."""
+    """Mount the root of a container (service sandbox: nothing runs in it).
+
+    ``mounts`` are there for archives, as in a running container; exports and layers leave them out.
+    """
 
     id: str = _text(1)
     root: Root | None = tag(2)
+    mounts: tuple[Mount, ...] = _list(3)
 
 
 @dataclass(frozen=True, kw_only=True)
