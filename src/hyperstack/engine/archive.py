@@ -188,7 +188,9 @@ async def get(core: Core, container: Container, path: str) -> tuple[PathStat, Ta
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
 
-    return await _open(core, container, ask, mounted=True)
+    found = await _open(core, container, ask, mounted=True)
+    core.event(container, "archive-path")
+    return found
 
 
 async def _piece(stream: OutputStream) -> tuple[int, bytes] | None:
@@ -231,6 +233,7 @@ async def put(
             await send(sandbox, request, stream_id, body)
         except AgentFailure as failure:
             raise _path_error(container, path, failure) from failure
+    core.event(container, "extract-to-dir")
 
 
 async def send(

@@ -13,6 +13,7 @@ from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
 from hyperstack.errors import Conflict, HyperError, InternalError
 from hyperstack.image.changes import apply_changes
+from hyperstack.image.reference import Reference
 from hyperstack.model import Container, ContainerConfig, Status
 
 
@@ -53,12 +54,13 @@ async def commit(
                 comment=comment,
                 reference=f"{repo}:{tag}" if repo and tag else repo,
             )
+        named = Reference.parse_with_tag(repo, tag).familiar() if repo else ""
+        core.event(container, "commit", comment=comment, imageID=image, imageRef=named)
     except OSError as error:
         raise InternalError(f"commit of {container.name}: {error.strerror or error}") from error
     finally:
         if frozen:
             await _thaw(core, container)
-    core.event(container, "commit", comment=comment, imageID=image, imageRef=repo)
     return image
 
 

@@ -42,7 +42,7 @@ async def create(core: Core, container: Container, config: ExecConfig) -> ExecId
         raise Conflict(f"container {container.id} has {MOST} execs that have not ended")
     identifier = ExecId(new_id())
     core.execs[identifier] = Exec(id=identifier, container=container.id, config=config)
-    core.event(container, f"exec_create: {' '.join(config.cmd)}", execID=identifier)
+    core.event(container, f"exec_create: {_in_events(config)}", execID=identifier)
     return identifier
 
 
@@ -58,6 +58,11 @@ def _running(core: Core, container: Container) -> Live:
     if live is None or status != Status.RUNNING:
         raise Conflict(f"container {container.id} is not running")
     return live
+
+
+def _in_events(config: ExecConfig) -> str:
+    """Return the command as events show it: program, a blank, arguments, if there are any."""
+    return f"{config.cmd[0]} {' '.join(config.cmd[1:])}"
 
 
 def get(core: Core, identifier: str) -> Exec:
@@ -100,8 +105,7 @@ async def start(
     ended: asyncio.Future[messages.ProcessState] = asyncio.get_running_loop().create_future()
     live.exec_ended[handle] = ended
     execution.handle = handle
-    command = " ".join(config.cmd)
-    core.event(container, f"exec_start: {command}", execID=execution.id)
+    core.event(container, f"exec_start: {_in_events(config)}", execID=execution.id)
     try:
         request = messages.Exec(
             container=container.id, process=process, privileged=config.privileged
@@ -133,6 +137,10 @@ def _exec_error(error: HyperError) -> HyperError:
     _, _, detail = error.message.partition("unable to start container process: ")
     if not detail:
         return error
+    if detail.startswith('chdir to cwd ("') and not detail.startswith('chdir to cwd ("/'):
+        return InvalidParameter(
+            "OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown"
+        )
     detail = detail.removeprefix("error during container init: ")
     return InvalidParameter(
         "OCI runtime exec failed: exec failed: unable to start container process: " + detail

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from hyperstack.engine.core import Core
 from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.ids import short
-from hyperstack.model import Container, Status
+from hyperstack.model import Container, PortBinding, Status
 
 Filters = dict[str, list[str]]
 Test = Callable[[Container], bool]
@@ -135,13 +135,18 @@ def _ports(text: str) -> set[str]:
     return {f"{port}/{match[3] or 'tcp'}" for port in range(int(match[1]), last + 1)}
 
 
+def _ports_of(container: Container) -> dict[str, tuple[PortBinding, ...]]:
+    """Return what a container publishes and exposes now."""
+    return container.state.ports if container.state.status.is_up else {}
+
+
 def _publish(core: Core, values: list[str]) -> Test:
     wanted = set().union(*(_ports(value) for value in values))
 
     def test(c: Container) -> bool:
         mine = {
             f"{b.host_port}/{port.partition('/')[2]}"
-            for port, bindings in c.state.ports.items()
+            for port, bindings in _ports_of(c).items()
             for b in bindings
         }
         return bool(wanted & mine)
@@ -151,7 +156,7 @@ def _publish(core: Core, values: list[str]) -> Test:
 
 def _expose(core: Core, values: list[str]) -> Test:
     wanted = set().union(*(_ports(value) for value in values))
-    return lambda c: bool(wanted & c.state.ports.keys())
+    return lambda c: bool(wanted & _ports_of(c).keys())
 
 
 def _is_task(core: Core, values: list[str]) -> Test:

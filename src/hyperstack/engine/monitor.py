@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperstack.engine import claims, networking, remove, restart
+from hyperstack.engine import claims, networking, remove, restart, volumes
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case, record
@@ -99,6 +99,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
             execDuration=str(int(lifetime)),
         )
         await in_any_case("networks", networking.unplug(core, container))
+        volumes.unmounted(core, container)
         if container.host.auto_remove and not again and not live.restarting:
             await _auto_remove(core, live)
             return

@@ -6,19 +6,26 @@ Clients find the exit codes 126 and 127 in these sentences.
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Sequence
 
 from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.guest.client import AgentFailure
 from hyperstack.guest.messages import Stage
+from hyperstack.model import MountState
 
 PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "unable to start container process: "
 )
+_MOUNT = re.compile(r'error mounting "/m\d+" to rootfs at "([^"]*)"')
 
 
-def start_error(failure: AgentFailure) -> HyperError:
-    """Word a refused start as Docker does, so that clients find their exit codes 126 and 127."""
+def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> HyperError:
+    """Word a refused start as Docker does, so that clients find their exit codes 126 and 127.
+
+    *mounts* are the container's: a guest knows only its own names of what is mounted.
+    """
     detail = failure.detail or errno.errorcode.get(failure.errno, str(failure.errno))
     if failure.stage == Stage.USER:
         return InvalidParameter(detail)  # dockerd looks users up itself, before its runtime
@@ -31,8 +38,20 @@ def start_error(failure: AgentFailure) -> HyperError:
         return InternalError(f"{PREFIX}{detail}: no space left on device")
     if failure.stage == Stage.ROOT and (damaged := damaged_root(detail)):
         return InternalError(f"{PREFIX}{damaged}: unknown")
+    if failure.stage == Stage.MOUNT:
+        told = _on_the_host(detail, mounts)
+        return InternalError(f"{PREFIX}error during container init: {told}: unknown")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
     return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
+
+
+def _on_the_host(detail: str, mounts: Sequence[MountState]) -> str:
+    match = _MOUNT.match(detail)
+    if match is None:
+        return detail
+    target = match[1]
+    source = next((m.source for m in mounts if m.destination == target and m.source), "")
+    return f'error mounting "{source}" to rootfs at "{target}"{detail[match.end() :]}'
 
 
 def damaged_root(detail: str) -> str:

@@ -6,7 +6,17 @@ import asyncio
 import logging
 import time
 
-from hyperstack.engine import bounds, claims, health, monitor, networking, remove, rooms, runtimes
+from hyperstack.engine import (
+    bounds,
+    claims,
+    health,
+    monitor,
+    networking,
+    remove,
+    rooms,
+    runtimes,
+    volumes,
+)
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
@@ -76,6 +86,7 @@ async def start_locked(core: Core, container: Container) -> None:
         raise mapped from error
     finally:
         core.starting.discard(container.id)
+    volumes.mounted(core, container)
     core.event(container, "start")
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)
@@ -142,7 +153,7 @@ async def _start_process(
             messages.Op.CONTAINER_START, message, timeout=60.0
         )
     except AgentFailure as failure:
-        raise start_error(failure) from failure
+        raise start_error(failure, container.mounts) from failure
     live.open_streams(streams)
     container.state.started_ns = claims.moment(started.started_ns)
     return live

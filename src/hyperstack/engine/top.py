@@ -176,5 +176,6 @@ async def top(core: Core, container: Container, ps_args: str) -> tuple[list[str]
     found: messages.Top = await live.sandbox.call(
         messages.Op.TOP, messages.ContainerRef(id=container.id)
     )
+    core.event(container, "top")
     rows = [[value(task) for _, value in columns] for task in found.tasks]
     return [title for title, _ in columns], rows

@@ -11,6 +11,7 @@ from hyperstack.engine.listing import Filters, label_test
 from hyperstack.engine.table import Table
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.ids import ContainerId
+from hyperstack.model import Container
 from hyperstack.volume.local import DRIVER, LocalVolumes, Volume
 
 _KEYS = frozenset({"name", "label", "label!", "dangling", "driver"})
@@ -30,6 +31,28 @@ def used_names(table: Table, leaving: ContainerId | None = None) -> set[str]:
         for mount in container.mounts
         if mount.type == "volume"
     }
+
+
+def mounted(core: Core, container: Container) -> None:
+    """Publish that a container that starts has its volumes mounted."""
+    for mount in container.mounts:
+        if mount.type == "volume":
+            attributes = {
+                "container": container.id,
+                "destination": mount.destination,
+                "driver": DRIVER,
+                "propagation": mount.propagation,
+                "read/write": "true" if mount.read_write else "false",
+            }
+            core.events.publish("volume", "mount", mount.name, attributes)
+
+
+def unmounted(core: Core, container: Container) -> None:
+    """Publish that a container that has ended mounts its volumes no more."""
+    for mount in container.mounts:
+        if mount.type == "volume":
+            attributes = {"container": container.id, "driver": DRIVER}
+            core.events.publish("volume", "unmount", mount.name, attributes)
 
 
 @dataclass(frozen=True, kw_only=True)

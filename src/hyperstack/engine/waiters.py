@@ -57,8 +57,8 @@ class Waiters:
             self._resolve(container.id, "not-running", result)
 
     def removed(self, container: Container) -> None:
-        """The container is gone."""
-        result = WaitResult(exit_code=container.state.exit_code, error=container.state.error)
+        """The container is gone, well: how it ended is told, not why it did not start."""
+        result = WaitResult(exit_code=container.state.exit_code)
         for condition in CONDITIONS:
             self._resolve(container.id, condition, result)
             self._waits.pop((container.id, condition), None)
