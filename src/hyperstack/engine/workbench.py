@@ -228,11 +228,11 @@ class _Keeper:
         try:
             if sandbox is not None and not self._container.state.exit_code:
                 await _write(self._layer, await _changes(sandbox, self._container.id))
-        except HyperError as error:
-            self.done.set_exception(error)
         except asyncio.CancelledError:
             self.done.cancel()
             raise
+        except Exception as error:  # whatever it is: the build waits for a word
+            self.done.set_exception(error)
         else:
             self.done.set_result(None)
 
@@ -258,7 +258,8 @@ async def _open(
     what: str,
 ) -> archive.Tar:
     """Ask a guest for a tar. Raises what ``_refused`` makes of its refusal."""
-    assert sandbox.agent is not None
+    if sandbox.agent is None:
+        raise GuestError("the guest's agent is not connected")
     stream = sandbox.agent.open_output(request.stream)
     try:
         await sandbox.call(op, request)
