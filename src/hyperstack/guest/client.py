@@ -80,7 +80,10 @@ class AgentFailure(GuestError):
     """
 
     def __init__(self, errno: int, stage: int = Stage.OTHER, detail: str = "") -> None:
-        words = one_line(detail[:MAX_DETAIL])
+        if len(detail) > MAX_DETAIL:
+            # The reason stands at the end, behind a path perhaps.
+            detail = f"{detail[: MAX_DETAIL // 2]} ... {detail[-MAX_DETAIL // 2 :]}"
+        words = one_line(detail)
         super().__init__(words or os.strerror(errno))
         self.errno = errno
         self.stage = stage
