@@ -202,13 +202,13 @@ def test_a_header_made_here_is_read_back_by_others() -> None:
     [(b"0000644\0", 0o644), (b"    644 ", 0o644), (b"\0" * 8, 0), (b"\x80\0\0\0\0\0\1\0", 256)],
 )
 def test_numbers_are_octal_or_base_256(field: bytes, value: int) -> None:
-    assert tarfmt._number(field) == value
+    assert tarfmt.number(field) == value
 
 
 @pytest.mark.parametrize("field", [b"12x\0\0\0\0\0", b"\xff" * 8, b"\x80" + b"\xff" * 11])
 def test_other_numbers_are_refused(field: bytes) -> None:
     with pytest.raises(InvalidParameter):
-        tarfmt._number(field)
+        tarfmt.number(field)
 
 
 @pytest.mark.parametrize(
