@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,26 @@ def test_what_was_awaited_survives_a_kill(tmp_path: Path) -> None:
     db = Database(path, (SCRIPT,))
     assert names(db) == ["a"]
     db.close()
+
+
+async def test_on_a_full_disk_rows_are_still_written(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for the disk: no file may become larger than it is."""
+    database = Database(tmp_path / "h.db")
+    database.close()
+    database = Database(tmp_path / "h.db")
+    most = max(path.stat().st_size for path in tmp_path.iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        for number in range(300):
+            await database.write(partial(_insert, row=(f"{number}", f"{number}", os.urandom(2000))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+        database.close()
+    assert (tmp_path / "h.db").stat().st_size <= most
+
+
+def _insert(connection: sqlite3.Connection, row: tuple[str, str, bytes]) -> None:
+    connection.execute("INSERT INTO containers VALUES (?, ?, ?)", row)

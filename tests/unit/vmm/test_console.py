@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyperstack.errors import InternalError
 from hyperstack.guest.messages import READY
-from hyperstack.vmm.console import KEPT, Console, printable
+from hyperstack.vmm.console import KEPT, Console, last_words, printable
 
 
 @pytest.fixture
@@ -104,3 +104,22 @@ def test_escape_sequences_and_control_characters_are_left_out() -> None:
 def test_what_is_printed_never_holds_a_control_character(data: bytes) -> None:
     assert all(c in "\n\t" or c.isprintable() or c.isspace() for c in printable(data))
     assert "\x1b" not in printable(data)
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("", ""),
+        (f"boot\nmore\n{READY}\n", ""),
+        (f"boot\n{READY}\nlast\n", "last"),
+        (f"{READY}\na\nKernel panic - not syncing: x\nb\nc\nd\ne\n",
+         "Kernel panic - not syncing: x\nb\nc\nd"),
+        ("no ready\nkept\n", "no ready\nkept"),
+    ],
+)  # fmt: skip
+def test_last_words_are_the_panic_or_what_came_after_the_start(tail: str, words: str) -> None:
+    assert last_words(tail) == words
+
+
+def test_last_words_are_few_whatever_a_guest_prints() -> None:
+    assert len(last_words("x" * 9000 + "\n" + "Kernel panic\n" + "y" * 9000)) < 1000
