@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from hyperstack.errors import InternalError, Unavailable
+from hyperstack.platform.descriptors import with_low_descriptors
 
 LIBRARY = "libnftables.so.1"
 _lock = threading.Lock()
@@ -48,21 +49,28 @@ def run(text: str) -> str:
     """
     library = _library()
     with _lock:
-        context = library.nft_ctx_new(0)
-        if not context:
-            raise NftablesError("nftables can't be opened; the kernel needs nf_tables")
         try:
-            library.nft_ctx_buffer_error(context)
-            library.nft_ctx_buffer_output(context)
-            failed = library.nft_run_cmd_from_buffer(context, text.encode())
-            if failed:
-                said = library.nft_ctx_get_error_buffer(context) or b""
-                lines = said.decode(errors="replace").strip().splitlines()
-                raise NftablesError(_sentence(lines[0] if lines else "unknown failure"))
-            output: bytes = library.nft_ctx_get_output_buffer(context) or b""
-            return output.decode(errors="replace")
-        finally:
-            library.nft_ctx_free(context)
+            return with_low_descriptors(lambda: _run(library, text))
+        except OSError as error:
+            raise NftablesError(f"nftables can't be opened: {error.strerror}") from error
+
+
+def _run(library: Any, text: str) -> str:
+    context = library.nft_ctx_new(0)
+    if not context:
+        raise NftablesError("nftables can't be opened; the kernel needs nf_tables")
+    try:
+        library.nft_ctx_buffer_error(context)
+        library.nft_ctx_buffer_output(context)
+        failed = library.nft_run_cmd_from_buffer(context, text.encode())
+        if failed:
+            said = library.nft_ctx_get_error_buffer(context) or b""
+            lines = said.decode(errors="replace").strip().splitlines()
+            raise NftablesError(_sentence(lines[0] if lines else "unknown failure"))
+        output: bytes = library.nft_ctx_get_output_buffer(context) or b""
+        return output.decode(errors="replace")
+    finally:
+        library.nft_ctx_free(context)
 
 
 def _sentence(line: str) -> str:

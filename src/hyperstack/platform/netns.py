@@ -11,12 +11,12 @@ import ctypes
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from hyperstack.errors import InternalError
+from hyperstack.platform.threads import in_thread
 
 T = TypeVar("T")
 
@@ -33,25 +33,6 @@ def _call(name: str, *arguments: object) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def _in_thread(work: Callable[[], T]) -> T:
-    """Run *work* in a thread of its own that ends with it; blocking."""
-    result: list[T] = []
-    failed: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=body, name="netns", daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return result[0]
-
-
 def create(path: Path) -> None:
     """Make a new network namespace that lives as *path*; blocking.
 
@@ -66,7 +47,7 @@ def create(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o710)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
         try:
-            _in_thread(work)
+            in_thread(work)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -123,7 +104,7 @@ def in_netns(path: Path, work: Callable[[], T]) -> T:
         return work()
 
     try:
-        return _in_thread(inside)
+        return in_thread(inside)
     finally:
         os.close(fd)
 
