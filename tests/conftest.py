@@ -32,7 +32,7 @@ def shared_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with running_host(root, _worker()) as host:
         host.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar())
         yield host
-    before.compare(Snapshot.take(_worker(), root))
+    before.compare(Snapshot.take(_worker(), root, host.exec_root))
 
 
 @pytest.fixture

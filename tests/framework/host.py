@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,13 @@ class NetworkNamespace:
         self._holder.wait()
 
 
+def _short_folder() -> Path:
+    """Make a folder with a short name where ``./check`` keeps what a run leaves."""
+    folder = Path(tempfile.mkdtemp(prefix="x", dir=os.environ.get("HYPER_CHECK_RUN")))
+    folder.chmod(0o711)
+    return folder
+
+
 @dataclass
 class Host:
     """One daemon and the ways to talk to it."""
@@ -70,6 +78,8 @@ class Host:
     before: tuple[str, ...] = ()
     """Words in front of the daemon's command line."""
     process: subprocess.Popen[bytes] | None = None
+    exec_root: Path = field(default_factory=_short_folder)
+    """Apart from ``root``: the names of sockets below it have to be short (unix(7))."""
 
     @property
     def socket(self) -> Path:
@@ -97,7 +107,7 @@ class Host:
             "--data-root",
             str(self.data_root),
             "--exec-root",
-            str(self.root / "exec"),
+            str(self.exec_root),
             "--pidfile",
             str(self.root / "hyperd.pid"),
             "--kit-dir",
@@ -213,7 +223,8 @@ class Host:
         if not clean:
             self._sweep()
         self.netns.close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        for folder in (self.root, self.exec_root):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Clear away what a daemon that did not come up again left, so that other tests go on."""
@@ -223,7 +234,8 @@ class Host:
                 if base <= entry.stat().st_uid < base + 70_000:
                     os.kill(int(entry.name), signal.SIGKILL)
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            if (mount := line.split()[4]).startswith(f"{self.root}/"):
+            mount = line.split()[4]
+            if mount.startswith((f"{self.root}/", f"{self.exec_root}/")):
                 subprocess.run(["umount", "-l", mount], check=False)
 
 

@@ -20,14 +20,14 @@ class Snapshot:
     mounts: frozenset[str]
 
     @classmethod
-    def take(cls, worker: int, root: Path) -> Snapshot:
-        """Look at what the host has now of the daemon whose folders are in *root*."""
+    def take(cls, worker: int, *folders: Path) -> Snapshot:
+        """Look at what the host has now of the daemon that keeps things in *folders*."""
         return cls(
             processes=frozenset(_processes(700_000 + worker * PER_WORKER)),
             mounts=frozenset(
                 line.split()[4]
                 for line in Path("/proc/self/mountinfo").read_text().splitlines()
-                if f"{root}/" in line
+                if any(f"{folder}/" in line for folder in folders)
             ),
         )
 
@@ -72,13 +72,14 @@ def leftovers(host: Host) -> list[str]:
             host.data_root / "sandboxes",
             host.data_root / "layers",
             host.data_root / "volumes",
-            host.root / "exec" / "sandboxes",
-            host.root / "exec" / "netns",
+            host.exec_root / "sandboxes",
+            host.exec_root / "netns",
         )
         if path.is_dir() and any(not p.name.startswith("jobs") for p in path.iterdir())
     ]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    found += [line.split()[4] for line in mounts if f"{host.root}/" in line]
+    folders = (f"{host.root}/", f"{host.exec_root}/")
+    found += [line.split()[4] for line in mounts if any(folder in line for folder in folders)]
     found += [
         process
         for process in _processes(700_000 + host.number * PER_WORKER)

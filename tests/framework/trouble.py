@@ -92,7 +92,7 @@ def reboot(host: Host) -> None:
         mount = line.split()[4]
         if mount.startswith(f"{host.root}/exec"):
             subprocess.run(["umount", "-l", mount], check=True)
-    shutil.rmtree(host.root / "exec")
+    shutil.rmtree(host.exec_root)
     host.socket.unlink(missing_ok=True)
     host.netns.close()
     host.netns = NetworkNamespace()

@@ -199,7 +199,7 @@ def test_a_log_that_was_deleted_is_begun_anew(host: Host) -> None:
 def test_a_sandbox_whose_namespace_file_was_removed_lives_on(host: Host) -> None:
     host.docker("run", "-d", "--name", "nn", "busybox", "sleep", "1000")
     pid = state(host, "nn")["Pid"]
-    for path in (host.root / "exec" / "netns").iterdir():
+    for path in (host.exec_root / "netns").iterdir():
         subprocess.run(["umount", "-l", str(path)], check=True)
         path.unlink()
     assert host.docker("exec", "nn", "echo", "up").out == "up\n"

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ ROUNDS = int(os.environ.get("HYPER_ROUNDS", "60"))
 SETTLE = 8.0
 """Seconds after which what ends behind has ended."""
 MIB = 1024
+THREADS = (os.cpu_count() or 1) + 12
+"""The loop's, the database's and those of its executor (at most 4 more than processors)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,6 @@ class Holdings:
     """What a daemon holds of the host."""
 
     descriptors: int
-    threads: int
     children: int
     rules: int
     links: int
@@ -42,7 +43,7 @@ class Holdings:
         """Look at the host now."""
         pid = (host.root / "hyperd.pid").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        exec_root = host.root / "exec"
+        exec_root = host.exec_root
         folders = (
             host.data_root / "containers",
             host.data_root / "sandboxes",
@@ -51,13 +52,18 @@ class Holdings:
         )
         return cls(
             descriptors=sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
-            threads=sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()),
             children=len(children),
             rules=host.inside("nft", "list", "ruleset").out.count("\n"),
             links=len(host.inside("ip", "-o", "link").out.splitlines()),
             folders=sum(sum(1 for _ in f.iterdir()) for f in folders if f.is_dir()),
             mounts=Path("/proc/self/mountinfo").read_text().count(f"{host.root}/"),
         )
+
+
+def threads(host: Host) -> int:
+    """Return how many threads the daemon has."""
+    pid = (host.root / "hyperd.pid").read_text()
+    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
 
 
 def resident(host: Host) -> int:
@@ -105,6 +111,13 @@ def test_long_use_leaves_the_daemon_as_it_was(own: Host) -> None:
                 job.result()
     own.docker("rm", "-f", "-v", "base")
     time.sleep(SETTLE)
-    assert Holdings.of(own) == before
+    after = Holdings.of(own)
+    grown = {
+        name: (had, has)
+        for name, had in asdict(before).items()
+        if (has := asdict(after)[name]) > had  # a probe of the host may have ended meanwhile
+    }
+    assert not grown
+    assert threads(own) <= THREADS
     # What Python's allocator keeps is bounded; a leak is not.
     assert resident(own) - memory < 3 * MIB + 8 * ROUNDS

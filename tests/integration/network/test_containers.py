@@ -132,7 +132,7 @@ def test_nothing_of_a_containers_network_is_left(host: Host) -> None:
         assert time.monotonic() < bound, host.inside("ip", "-o", "link").out
         time.sleep(0.1)
     assert "elements" not in host.inside("nft", "list", "map", "inet", "hyper", "any4").out
-    assert not list((host.root / "exec" / "netns").iterdir())
+    assert not list((host.exec_root / "netns").iterdir())
 
 
 def test_a_guest_reaches_neither_the_host_nor_its_daemon(host: Host) -> None:

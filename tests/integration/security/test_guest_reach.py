@@ -113,7 +113,7 @@ def test_nobody_else_on_the_host_comes_by_its_disk_or_sockets(root: Host) -> Non
     for path in (
         disk(root),
         *(root.data_root / "sandboxes").glob("*/disks/*"),
-        *(root.root / "exec" / "sandboxes").glob("*/*"),
+        *(root.exec_root / "sandboxes").glob("*/*"),
     ):
         parents = [p for p in path.parents if p.is_relative_to(root.root) and p != root.root]
         assert any(p.stat().st_mode & 0o007 == 0 for p in parents), path

@@ -118,7 +118,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, worker_number: int) -> Iterat
     shutil.copy(guest / "agent", honest)
     with running_host(
         folder / "host",
-        worker_number + 20,
+        worker_number + 23,
         ["--kit-dir", str(kit), "--debug", "--boot-timeout", "8"],
     ) as host:
         host.docker("import", "-", "busybox:latest", stdin=busybox_tar())
