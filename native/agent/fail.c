@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { REASON = 100 }; /* bytes of a detail that are kept for it */
+
 const char *error_text(int error)
 {
     static char text[96];
@@ -37,7 +39,10 @@ int fail_errno(struct failure *failure, enum hyper_stage stage, int error, const
     va_start(arguments, detail);
     set(failure, stage, error, detail, arguments);
     va_end(arguments);
-    size_t length = strlen(failure->detail);
+    /* The reason fits behind any path. */
+    size_t length = strlen(failure->detail), most = sizeof failure->detail - REASON;
+    if (length > most)
+        length = most;
     snprintf(failure->detail + length, sizeof failure->detail - length, ": %s", error_text(error));
     return -1;
 }

@@ -62,7 +62,7 @@ MAX_UNSENT = 64 << 20
 """Bytes that wait for an agent that doesn't read; then the connection is given up."""
 SMALL = 4096
 """Pieces of output below this size are collected, so that they cost no object each."""
-MAX_DETAIL = 4096
+MAX_DETAIL = 1024
 """Characters of an agent's words that are kept."""
 SHARE = 4
 """A guest whose bytes took T CPU seconds to handle is not read for SHARE * T seconds."""
@@ -81,8 +81,8 @@ class AgentFailure(GuestError):
 
     def __init__(self, errno: int, stage: int = Stage.OTHER, detail: str = "") -> None:
         if len(detail) > MAX_DETAIL:
-            # The reason stands at the end, behind a path perhaps.
-            detail = f"{detail[: MAX_DETAIL // 2]} ... {detail[-MAX_DETAIL // 2 :]}"
+            # A long path perhaps, whose end with the reason is cut off, here or there.
+            detail = f"{detail[:MAX_DETAIL]}...: {os.strerror(errno)}"
         words = one_line(detail)
         super().__init__(words or os.strerror(errno))
         self.errno = errno

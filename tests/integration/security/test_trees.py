@@ -120,5 +120,5 @@ def test_paths_that_no_kernel_takes_are_one_sentence(tree: Host) -> None:
     for words in (("diff", "tree"), ("commit", "tree", "tree:latest")):
         done = tree.docker(*words, check=False, timeout=60)
         assert done.code != 0
-        assert "File name too long" in done.err
         assert len(done.err) < 10_000
+        assert done.err.strip().isprintable()
