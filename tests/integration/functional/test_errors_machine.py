@@ -221,7 +221,7 @@ def test_a_guest_that_dies_at_boot_is_told_with_its_last_words(
         load_busybox(bad)
         began = time.monotonic()
         refused = bad.docker("run", "busybox", "true", check=False)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 120
         assert refused.code == 125
         assert "the virtual machine ended before its agent answered" in refused.err
         assert "Kernel panic" in refused.err
