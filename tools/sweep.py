@@ -1,6 +1,6 @@
 """Clears away what killed runs of ./check left: processes, cgroups, mounts, files.
 
-A run has a folder /tmp/hyper-check.*, its name in the environment of all its tests, and a lock on
+A run has a folder /tmp/hyck.*, its name in the environment of all its tests, and a lock on
 the folder's file ``lock`` as long as its pytest lives. Only what belongs to a folder whose lock is
 free is touched. A jailed process has no environment of the run's: it is known by its sandbox's
 cgroup, and by files of the run's that are bound into its root (proc(5), mountinfo, field 4).
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RUNS = Path("/tmp")  # noqa: S108 - where mktemp of ./check makes them, for root alone
-PATTERN = "hyper-check.*"
+PATTERN = "hyck.*"
 BOUND = 20.0
 
 

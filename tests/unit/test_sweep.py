@@ -18,7 +18,7 @@ from tools import sweep
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a run whose pytest is gone."""
-    made = Path(tempfile.mkdtemp(prefix="hyper-check.", dir=tmp_path))
+    made = Path(tempfile.mkdtemp(prefix="hyck.", dir=tmp_path))
     (made / "lock").touch()
     return made
 
@@ -55,7 +55,7 @@ def test_a_run_that_has_just_begun_is_left_alone(run: Path) -> None:
 
 
 def test_a_link_is_not_followed(run: Path, tmp_path: Path) -> None:
-    link = tmp_path / "hyper-check.link00"
+    link = tmp_path / "hyck.link00"
     link.symlink_to(run)
     assert list(sweep.dead_runs(tmp_path)) == [run]
 
