@@ -16,6 +16,7 @@ from tests.framework.host import KIT_DIR
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("agent", "jail", "ports")
+pytestmark = pytest.mark.xdist_group("wheel")  # built once, by one worker
 
 
 def _run(*words: str | Path, cwd: Path = ROOT) -> str:
