@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.framework.host import Host, NetworkNamespace
+from tests.framework.host import KIT_DIR, Host, NetworkNamespace
 from tests.framework.images import busybox_tar
 
 
@@ -52,6 +52,17 @@ def signal_machine(host: Host, name: str, number: signal.Signals) -> None:
     os.kill(state(host, name)["Pid"], number)
 
 
+def copy_kit(kits: Path) -> Path:
+    """Put a kit of its own into *kits*, to be spoiled, and return its folder."""
+    kit = kits / "one"
+    kits.mkdir(parents=True, exist_ok=True)
+    source = (KIT_DIR / "current").resolve()
+    # Ten gigabytes of the template for disks are holes.
+    subprocess.run(["cp", "-a", "--sparse=always", str(source), str(kit)], check=True)
+    (kits / "current").symlink_to("one")
+    return kit
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int, mode: str = "rw") -> Iterator[None]:
     """Mount a file system of *size* bytes at *folder*, *mode* is rw or ro."""
@@ -88,11 +99,16 @@ def reboot(host: Host) -> None:
         with contextlib.suppress(OSError, ValueError):
             if base <= entry.stat().st_uid < base + 70_000:
                 os.kill(int(entry.name), signal.SIGKILL)
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount = line.split()[4]
-        if mount.startswith(f"{host.root}/exec"):
-            subprocess.run(["umount", "-l", mount], check=True)
+    # The table may skip lines while others mount and unmount: look again until none is there.
+    while mounts := _mounts_below(host.exec_root):
+        for mount in mounts:
+            subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(host.exec_root)
     host.socket.unlink(missing_ok=True)
     host.netns.close()
     host.netns = NetworkNamespace()
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [mount for line in lines if (mount := line.split()[4]).startswith(f"{folder}/")]

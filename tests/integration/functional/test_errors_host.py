@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.framework.host import KIT_DIR, Host, NetworkNamespace, Result, running_host
-from tests.framework.trouble import load_busybox, small_disk, state
+from tests.framework.host import Host, NetworkNamespace, Result, running_host
+from tests.framework.trouble import copy_kit, load_busybox, small_disk, state
 
 BUSY = "import socket,time; s=socket.socket(); s.bind(('0.0.0.0',8085)); s.listen(); "
 HIDE_TUN = 'mount -t tmpfs tmpfs /dev/net && exec "$@"'
@@ -70,9 +69,7 @@ def test_a_missing_damaged_or_foreign_kit_is_told_with_what_to_do(
     kits = tmp_path / "kits"
     flags = ("--kit-dir", str(kits))
     refused(place.hyperd(*flags), f"no guest kit at {kits}/current; run 'hyper kit build'")
-    kit = kits / "one"
-    shutil.copytree((KIT_DIR / "current").resolve(), kit, symlinks=True)
-    (kits / "current").symlink_to("one")
+    kit = copy_kit(kits)
     manifest = kit / "manifest.json"
     good = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**good, "format": 99}))
