@@ -11,6 +11,7 @@ import pytest
 from tests.framework.host import Host, running_host
 from tests.framework.images import busybox_tar
 from tests.framework.leaks import Snapshot
+from tests.framework.turns import turn
 
 
 def _worker() -> int:
@@ -22,6 +23,17 @@ def _worker() -> int:
 def worker_number() -> int:
     """Number of this test worker: what keeps uids of daemons apart."""
     return _worker()
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Wait for a turn where several workers share the machine."""
+    folder = os.environ.get("HYPER_CHECK_RUN")
+    if folder is None:
+        yield
+        return
+    with turn(Path(folder), alone=request.node.get_closest_marker("alone") is not None):
+        yield
 
 
 @pytest.fixture(scope="session")

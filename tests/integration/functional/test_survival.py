@@ -242,6 +242,7 @@ def test_health_checks_go_on_and_paused_containers_stay_paused(own: Host) -> Non
     eventually(lambda: len(own.docker("logs", "paused").out) > len(before))
 
 
+@pytest.mark.alone
 def test_fifty_containers_are_found_again_at_once(own: Host) -> None:
     starts = "for i in $(seq 50); do docker -H $0 run -d -m 32m busybox sleep 1000 & "
     starts += "[ $((i % 4)) = 0 ] && wait; done; wait"

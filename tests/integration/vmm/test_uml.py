@@ -188,6 +188,7 @@ def _pss(uid: int) -> int:
     return total
 
 
+@pytest.mark.alone
 async def test_a_machine_is_ready_within_the_floor_and_takes_no_more_memory_than_that(
     bench: Bench, uml: Driver, uid: int
 ) -> None:
@@ -207,6 +208,7 @@ async def test_a_machine_is_ready_within_the_floor_and_takes_no_more_memory_than
     assert pss < PSS_FLOOR
 
 
+@pytest.mark.alone
 async def test_twenty_machines_start_at_once(bench: Bench, uml: Driver, uid: int) -> None:
     async def one(number: int) -> float:
         async with room(bench, uml, uid + 1 + number) as (place, spec):
