@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ctypes
 
-MMAP_THRESHOLD = 4 << 20
+MMAP_THRESHOLD = 1 << 20
 """Bytes from which on a buffer is a mapping of its own."""
-KEEP = 16 << 20
+KEEP = 4 << 20
 """Free bytes at the end of the heap that are not given back."""
 ARENAS = 2
 """Heaps for threads: ours allocate little, and each heap keeps its peak."""
