@@ -15,7 +15,7 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.tmpfs import parse_tmpfs
 from hyperstack.engine.validate import validate
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.guest import caps
 from hyperstack.ids import ContainerId, is_container_name, new_id
 from hyperstack.image.manifest import Platform
@@ -76,7 +76,7 @@ async def create(
             runtime=settled.runtime,
             disk_size=size,
         )
-        core.container_dir(identifier).mkdir(parents=True, mode=0o710)
+        _make_folder(core, identifier)
         await disks.make(core, container)
         await core.table.add(container)
         core.images.get(image.id)  # its removal is refused by now, but may have come before
@@ -90,6 +90,16 @@ async def create(
         raise
     core.event(container, "create")
     return identifier, warnings
+
+
+def _make_folder(core: Core, identifier: ContainerId) -> None:
+    try:
+        core.container_dir(identifier).mkdir(parents=True, mode=0o710)
+    except OSError as error:
+        raise InternalError(
+            f"the container's folder in {core.config.data_root} can't be made: "
+            f"{(error.strerror or str(error)).lower()}"
+        ) from error
 
 
 def check_platform(name: str, image: Image, wanted: Platform) -> None:
