@@ -174,7 +174,7 @@ class UmlDriver:
             binds=tuple(binds),
             tmpfs=(
                 # The guest's memory, which its programs' pages are executed from. In small pages
-                # the faults of the kernel's page structs alone (32 MB in 2 GiB) take 40 ms.
+                # the faults of the kernel's page structs alone (32 MB in 2 GiB) take 30 ms.
                 jail.Tmpfs(target=SHM, size=spec.memory + 16 * MiB, executable=True, huge=True),
                 jail.Tmpfs(target="/uml", size=MiB // 16),
             ),
