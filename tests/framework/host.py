@@ -63,7 +63,7 @@ class NetworkNamespace:
 def _short_folder() -> Path:
     """Make a folder with a short name where ``./check`` keeps what a run leaves."""
     folder = Path(tempfile.mkdtemp(prefix="x", dir=os.environ.get("HYPER_CHECK_RUN")))
-    folder.chmod(0o711)
+    folder.chmod(0o710)
     return folder
 
 

@@ -24,8 +24,8 @@ SOURCE = Path(__file__).with_name("hostile_agent.c")
 HEADERS = Path(__file__).parents[3] / "native" / "agent"
 GROWTH = 96 << 20
 """Bytes by which the daemon may be larger while a guest does its worst."""
-QUICK = 1.0
-"""Seconds within which others are answered."""
+QUICK = 5.0
+"""Seconds within which others are answered: a bound on a hang, with other tests on the machine."""
 
 pytestmark = pytest.mark.xdist_group("hostile")
 

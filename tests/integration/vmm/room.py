@@ -230,8 +230,8 @@ async def room(bench: Bench, driver: Driver, uid: int) -> AsyncIterator[tuple[Ro
     assert made.id[:16] not in mounts, "mounts were left behind"
 
 
-def processes_of(uid: int) -> list[int]:
-    """Return the processes that run as *uid*."""
+def processes_of(uid: int, name: str = "") -> list[int]:
+    """Return the processes that run as *uid* and whose name begins with *name*."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -239,7 +239,8 @@ def processes_of(uid: int) -> list[int]:
                 status = (entry / "status").read_text()
             except OSError:
                 continue
-            if f"\nUid:\t{uid}\t" in status and "\nState:\tZ" not in status:
+            mine = f"\nUid:\t{uid}\t" in status and status.startswith(f"Name:\t{name}")
+            if mine and "\nState:\tZ" not in status:
                 found.append(int(entry.name))
     return found
 

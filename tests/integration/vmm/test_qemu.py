@@ -121,7 +121,7 @@ async def test_a_guest_boots_in_the_probe_and_nothing_of_it_stays(
     assert reason is not None
     assert "did not reach its agent within 0 s" in reason
     assert not list(bench.config.exec_root.glob("probe-*"))
-    assert not processes_of(bench.config.uid_base + bench.config.uid_count - 1)
+    assert not processes_of(bench.config.uid_base + bench.config.uid_count - 1, "qemu")
 
 
 async def test_what_a_killed_daemon_left_of_a_probe_is_ended(
@@ -132,7 +132,7 @@ async def test_what_a_killed_daemon_left_of_a_probe_is_ended(
     while not list(bench.config.exec_root.glob("probe-*/process")):
         await asyncio.sleep(0.01)
     await probe.sweep(bench.config)
-    assert not processes_of(uid)
+    assert not processes_of(uid, "qemu")
     assert not list(bench.config.exec_root.glob("probe-*"))
     assert "ended before it reached its agent" in str(await stuck)
 
@@ -144,7 +144,7 @@ async def test_a_probe_that_is_cancelled_leaves_nothing(tcg_place: Place, bench:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert not processes_of(bench.config.uid_base + bench.config.uid_count - 1)
+    assert not processes_of(bench.config.uid_base + bench.config.uid_count - 1, "qemu")
     assert not list(bench.config.exec_root.glob("probe-*"))
 
 
