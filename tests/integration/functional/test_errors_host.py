@@ -59,9 +59,9 @@ def refused(result: Result, sentence: str) -> None:
 
 
 def test_without_rights_the_daemon_says_so(place: Place) -> None:
-    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    who = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     # The checkout may lie where nobody else may look.
-    nobody += ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
+    nobody = (*who, "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
     refused(place.hyperd(before=nobody), "needs to be started with root privileges")
 
 
