@@ -96,6 +96,9 @@ def test_answers_have_the_shape_of_dockerds(furnished: Host) -> None:
     for name, path in PATHS.items():
         status, answer = ask(furnished, "GET", f"/v1.41{path}")
         assert status == 200, (path, answer)
+        if name in ("container", "containers"):  # older clients send mounts in any order
+            first = answer if name == "container" else answer[0]
+            first["Mounts"].sort(key=lambda mount: mount["Type"], reverse=True)
         if name == "network":
             answer["Containers"] = {"ID": next(iter(answer["Containers"].values()))}
         found += [f"{name}{each}" for each in differences(GOLDEN[name], answer)]
