@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -35,7 +36,11 @@ def _connections(host: Host) -> int:
     pid = int((host.root / "hyperd.pid").read_text())
     lines = Path("/proc/self/net/unix").read_text().splitlines()
     inodes = {line.split()[6] for line in lines if line.endswith(f" {host.socket}")}
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        # The daemon closes descriptors while they are listed.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(fd.readlink()))
     return sum(f"socket:[{inode}]" in links for inode in inodes)
 
 

@@ -20,12 +20,17 @@ UIDS = 690_000
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory, worker_number: int) -> Bench:
     """The kit, a configuration with roots of its own, and a layer."""
     become_subreaper()
     folder = tmp_path_factory.mktemp("vmm")
     config = Config(
-        data_root=folder / "data", exec_root=folder / "exec", kit_dir=KIT_DIR, allow_uml_fast=True
+        data_root=folder / "data",
+        exec_root=folder / "exec",
+        kit_dir=KIT_DIR,
+        allow_uml_fast=True,
+        # Away from those of daemons under test, which probe the host and convert layers, too.
+        uid_base=1_700_000_000 + 70_000 * worker_number,
     )
     return Bench.make(folder, Kit.load(config.kit), config)
 
