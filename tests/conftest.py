@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.framework.host import Host, running_host
 from tests.framework.images import busybox_tar
 from tests.framework.leaks import Snapshot
 from tests.framework.turns import turn
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("hyper", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hyper")
 
 
 def _worker() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from tests.framework.host import Host
 
 PER_WORKER = 70_000
+LINKS_WITHIN = 10.0
+"""Seconds within which the kernel has ended a namespace that nobody uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,17 @@ def leftovers(host: Host) -> list[str]:
         for process in _processes(700_000 + host.number * PER_WORKER)
         if f"{host.root}/" in _mounts_of(process.split()[0])
     ]
-    links = host.inside("ip", "-o", "link").out.splitlines()
-    found += [line for line in links if not any(w in line for w in (" lo:", " hyper0:"))]
     rules = host.inside("nft", "list", "ruleset").out
-    return found + [line for line in rules.splitlines() if "elements" in line and " : " in line]
+    found += [line for line in rules.splitlines() if "elements" in line and " : " in line]
+    return found + _links(host)
+
+
+def _links(host: Host) -> list[str]:
+    """Say which links stay: the kernel removes those of a namespace a while after its end."""
+    bound = time.monotonic() + LINKS_WITHIN
+    while True:
+        links = host.inside("ip", "-o", "link").out.splitlines()
+        stay = [line for line in links if not any(w in line for w in (" lo:", " hyper0:"))]
+        if not stay or time.monotonic() > bound:
+            return stay
+        time.sleep(0.05)

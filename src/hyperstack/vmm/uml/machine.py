@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 import msgspec
 
@@ -21,6 +22,11 @@ from hyperstack.vmm.uml.mconsole import ManagementConsole
 PAGE = 4096
 KEEP_FREE = 24 << 20
 """Bytes that a guest is left with when it gives up memory."""
+BUSY = "Device is currently open"
+"""What the kernel's ubd driver answers (arch/um/drivers/ubd_kern.c)."""
+CLOSED_WITHIN = 2.0
+CLOSED_PAUSE = 0.02
+"""Seconds in which the guest's kernel must have closed a disk, and between two looks."""
 RESIZE_STEPS = 20
 RESIZE_PAUSE = 0.05
 """Seconds in which the guest's kernel may write back and forget what it caches."""
@@ -72,10 +78,22 @@ class UmlMachine(RunningMachine):
         """Take a disk away. Raises GuestError if the guest still uses it."""
         async with self._changing:
             key = command.disk_key(name)
-            await self._mconsole.command(f"remove ubd{self._slot(key)}")
+            await self._remove_idle(f"ubd{self._slot(key)}")
             for folder in (self._layers, self._disks):
                 files.unlink(folder, name)
             self._give_back(key)
+
+    async def _remove_idle(self, device: str) -> None:
+        """Remove a device; a kernel closes what was unmounted a while after the call returned."""
+        bound = time.monotonic() + CLOSED_WITHIN
+        while True:
+            try:
+                await self._mconsole.command(f"remove {device}")
+                return
+            except GuestError as error:
+                if BUSY not in str(error) or time.monotonic() > bound:
+                    raise
+            await asyncio.sleep(CLOSED_PAUSE)
 
     async def add_nic(self, tap: Tap) -> None:
         """Give the running guest another network card. Raises GuestError."""
