@@ -81,41 +81,39 @@ enum hyper_mount_kind {
     MOUNT_KIND_TMPFS = 2,
     MOUNT_KIND_FILE = 3,
 };
-enum hyper_field_failure {
-    F_FAILURE_STAGE = 1,
-    F_FAILURE_DETAIL = 2,
+enum hyper_field_container {
+    F_CONTAINER_ID = 1,
+    F_CONTAINER_ROOT = 2,
+    F_CONTAINER_MOUNTS = 3,
+    F_CONTAINER_HOSTNAME = 4,
+    F_CONTAINER_DOMAINNAME = 5,
+    F_CONTAINER_NAMESPACES = 6,
+    F_CONTAINER_JOINS = 7,
+    F_CONTAINER_LIMITS = 8,
+    F_CONTAINER_SYSCTLS = 9,
+    F_CONTAINER_DEVICES = 10,
+    F_CONTAINER_MASKED_PATHS = 11,
+    F_CONTAINER_READONLY_PATHS = 12,
+    F_CONTAINER_NICS = 13,
+    F_CONTAINER_PROCESS = 14,
+    F_CONTAINER_INIT = 15,
+    F_CONTAINER_PRIVILEGED = 16,
+    F_CONTAINER_SHM_SIZE = 17,
+    F_CONTAINER_DNS = 18,
 };
-enum hyper_field_setup {
-    F_SETUP_CLOCK_NS = 1,
-    F_SETUP_ENTROPY = 2,
-    F_SETUP_HOSTNAME = 3,
-    F_SETUP_SHARE_TAG = 4,
+enum hyper_field_device {
+    F_DEVICE_PATH = 1,
+    F_DEVICE_TYPE = 2,
+    F_DEVICE_MAJOR = 3,
+    F_DEVICE_MINOR = 4,
+    F_DEVICE_MODE = 5,
+    F_DEVICE_UID = 6,
+    F_DEVICE_GID = 7,
 };
-enum hyper_field_info {
-    F_INFO_AGENT_VERSION = 1,
-    F_INFO_KERNEL_RELEASE = 2,
-    F_INFO_KERNEL_VERSION = 3,
-    F_INFO_MEMORY_TOTAL = 4,
-    F_INFO_SECCOMP_ACTIONS = 5,
-};
-enum hyper_field_source {
-    F_SOURCE_KIND = 1,
-    F_SOURCE_PATH = 2,
-};
-enum hyper_field_root {
-    F_ROOT_LAYERS = 1,
-    F_ROOT_DISK = 2,
-    F_ROOT_READ_ONLY = 3,
-};
-enum hyper_field_mount {
-    F_MOUNT_KIND = 1,
-    F_MOUNT_TARGET = 2,
-    F_MOUNT_SOURCE = 3,
-    F_MOUNT_FLAGS = 4,
-    F_MOUNT_DATA = 5,
-    F_MOUNT_CONTENT = 6,
-    F_MOUNT_MODE = 7,
-    F_MOUNT_COPY_UP = 8,
+enum hyper_field_exec {
+    F_EXEC_CONTAINER = 1,
+    F_EXEC_PROCESS = 2,
+    F_EXEC_PRIVILEGED = 3,
 };
 enum hyper_field_join {
     F_JOIN_NAMESPACE = 1,
@@ -131,22 +129,15 @@ enum hyper_field_limits {
     F_LIMITS_CPU_PERIOD_US = 7,
     F_LIMITS_OOM_GROUP = 8,
 };
-enum hyper_field_sysctl {
-    F_SYSCTL_NAME = 1,
-    F_SYSCTL_VALUE = 2,
-};
-enum hyper_field_device {
-    F_DEVICE_PATH = 1,
-    F_DEVICE_TYPE = 2,
-    F_DEVICE_MAJOR = 3,
-    F_DEVICE_MINOR = 4,
-    F_DEVICE_MODE = 5,
-    F_DEVICE_UID = 6,
-    F_DEVICE_GID = 7,
-};
-enum hyper_field_route {
-    F_ROUTE_DESTINATION = 1,
-    F_ROUTE_GATEWAY = 2,
+enum hyper_field_mount {
+    F_MOUNT_KIND = 1,
+    F_MOUNT_TARGET = 2,
+    F_MOUNT_SOURCE = 3,
+    F_MOUNT_FLAGS = 4,
+    F_MOUNT_DATA = 5,
+    F_MOUNT_CONTENT = 6,
+    F_MOUNT_MODE = 7,
+    F_MOUNT_COPY_UP = 8,
 };
 enum hyper_field_nic {
     F_NIC_MAC = 1,
@@ -156,11 +147,6 @@ enum hyper_field_nic {
     F_NIC_GATEWAY4 = 5,
     F_NIC_GATEWAY6 = 6,
     F_NIC_ROUTES = 7,
-};
-enum hyper_field_rlimit {
-    F_RLIMIT_RESOURCE = 1,
-    F_RLIMIT_SOFT = 2,
-    F_RLIMIT_HARD = 3,
 };
 enum hyper_field_process {
     F_PROCESS_HANDLE = 1,
@@ -186,35 +172,49 @@ enum hyper_field_process {
     F_PROCESS_UMASK = 21,
     F_PROCESS_OOM_SCORE_ADJ = 22,
 };
+enum hyper_field_rlimit {
+    F_RLIMIT_RESOURCE = 1,
+    F_RLIMIT_SOFT = 2,
+    F_RLIMIT_HARD = 3,
+};
+enum hyper_field_root {
+    F_ROOT_LAYERS = 1,
+    F_ROOT_DISK = 2,
+    F_ROOT_READ_ONLY = 3,
+};
 enum hyper_field_root_mount {
     F_ROOT_MOUNT_ID = 1,
     F_ROOT_MOUNT_ROOT = 2,
     F_ROOT_MOUNT_MOUNTS = 3,
 };
-enum hyper_field_container {
-    F_CONTAINER_ID = 1,
-    F_CONTAINER_ROOT = 2,
-    F_CONTAINER_MOUNTS = 3,
-    F_CONTAINER_HOSTNAME = 4,
-    F_CONTAINER_DOMAINNAME = 5,
-    F_CONTAINER_NAMESPACES = 6,
-    F_CONTAINER_JOINS = 7,
-    F_CONTAINER_LIMITS = 8,
-    F_CONTAINER_SYSCTLS = 9,
-    F_CONTAINER_DEVICES = 10,
-    F_CONTAINER_MASKED_PATHS = 11,
-    F_CONTAINER_READONLY_PATHS = 12,
-    F_CONTAINER_NICS = 13,
-    F_CONTAINER_PROCESS = 14,
-    F_CONTAINER_INIT = 15,
-    F_CONTAINER_PRIVILEGED = 16,
-    F_CONTAINER_SHM_SIZE = 17,
-    F_CONTAINER_DNS = 18,
+enum hyper_field_route {
+    F_ROUTE_DESTINATION = 1,
+    F_ROUTE_GATEWAY = 2,
 };
-enum hyper_field_exec {
-    F_EXEC_CONTAINER = 1,
-    F_EXEC_PROCESS = 2,
-    F_EXEC_PRIVILEGED = 3,
+enum hyper_field_source {
+    F_SOURCE_KIND = 1,
+    F_SOURCE_PATH = 2,
+};
+enum hyper_field_sysctl {
+    F_SYSCTL_NAME = 1,
+    F_SYSCTL_VALUE = 2,
+};
+enum hyper_field_failure {
+    F_FAILURE_STAGE = 1,
+    F_FAILURE_DETAIL = 2,
+};
+enum hyper_field_setup {
+    F_SETUP_CLOCK_NS = 1,
+    F_SETUP_ENTROPY = 2,
+    F_SETUP_HOSTNAME = 3,
+    F_SETUP_SHARE_TAG = 4,
+};
+enum hyper_field_info {
+    F_INFO_AGENT_VERSION = 1,
+    F_INFO_KERNEL_RELEASE = 2,
+    F_INFO_KERNEL_VERSION = 3,
+    F_INFO_MEMORY_TOTAL = 4,
+    F_INFO_SECCOMP_ACTIONS = 5,
 };
 enum hyper_field_started {
     F_STARTED_PID = 1,
