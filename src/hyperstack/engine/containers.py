@@ -131,6 +131,7 @@ class ContainerService:
             messages.Op.RESIZE,
             messages.Resize(handle=live.handle, rows=rows, columns=columns),
         )
+        self._core.event(container, "resize", height=str(rows), width=str(columns))
 
     async def top(self, ref: str, ps_args: str) -> tuple[List[str], List[List[str]]]:
         """Return its processes as titles and rows."""

@@ -110,6 +110,8 @@ class Live:
         self.exec_ended: dict[int, asyncio.Future[messages.ProcessState]] = {}
         self.exec_pumps: dict[int, list[Pump]] = {}
         self.stopping = False
+        self.stops = 0
+        """Requests to stop that wait for the end, each to be told by an event of its own."""
         self.restarting = False
         """Whether it is stopped to be started again: ``--rm`` waits for another end."""
         self.adopted = False

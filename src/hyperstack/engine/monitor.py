@@ -92,14 +92,9 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         core.live.pop(container.id, None)
         _drop_unstarted(core, container)
         live.log.close()
-        core.event(
-            container,
-            "die",
-            exitCode=str(container.state.exit_code),
-            execDuration=str(int(lifetime)),
-        )
         await in_any_case("networks", networking.unplug(core, container))
         volumes.unmounted(core, container)
+        _tell(core, live, lifetime)
         if container.host.auto_remove and not again and not live.restarting:
             await _auto_remove(core, live)
             return
@@ -109,6 +104,19 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         await in_any_case("end of a sandbox", _tear_down(core, live, state is not None))
     if again:
         restart.schedule(core, container, lifetime)
+
+
+def _tell(core: Core, live: Live, lifetime: float) -> None:
+    """Publish the end in the order of dockerd 28: what the user asked for comes before ``die``."""
+    for _ in range(live.stops):
+        core.event(live.container, "stop")
+    live.stops = 0
+    core.event(
+        live.container,
+        "die",
+        exitCode=str(live.container.state.exit_code),
+        execDuration=str(int(lifetime)),
+    )
 
 
 def _drop_unstarted(core: Core, container: Container) -> None:

@@ -73,7 +73,7 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
                 interface=f"eth{len(pairs)}",
                 publish=network is publishing,
             )
-            pairs.append((await core.networks.attach(attachment), network))
+            pairs.append((await core.networks.attach(attachment, announce=False), network))
     gateways = _gateways(pairs)
     states = {n.name: EndpointState(network_id=n.id) for n, _ in networks if not n.is_bridge}
     states |= {n.name: state_of(e, n, container) for e, n in pairs}

@@ -86,7 +86,7 @@ async def start_locked(core: Core, container: Container) -> None:
         raise mapped from error
     finally:
         core.starting.discard(container.id)
-    volumes.mounted(core, container)
+    core.networks.announce(container.id)
     core.event(container, "start")
     core.tasks.start(f"container {container.id[:12]}", monitor.watch(core, live))
     health.start(core, live)
@@ -96,6 +96,7 @@ async def start_locked(core: Core, container: Container) -> None:
 async def _launch(core: Core, container: Container) -> Live:
     prepared = await rooms.prepare(core, container, runtimes.resolve(core, container.runtime))
     writer = open_log(core, container, fresh=True)
+    volumes.mounted(core, container)
     plugged: networking.Plugged | None = None
 
     async def plug(sandbox_id: str, uid: int) -> object:
@@ -123,6 +124,7 @@ async def _launch(core: Core, container: Container) -> Live:
         writer.close()
         core.live.pop(container.id, None)
         await core.tasks.carry_through("unplug", networking.unplug(core, container))
+        volumes.unmounted(core, container)
         raise
     return live
 

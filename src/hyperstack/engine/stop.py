@@ -82,8 +82,10 @@ async def stop(
     if (live := core.live.get(container.id)) is not None:
         live.stopping = True
         live.restarting = restarting
+        live.stops += 1
         await _signal_and_wait(core, live, number, seconds)
-    core.event(container, "stop")
+    else:
+        core.event(container, "stop")
 
 
 async def stop_restarting(core: Core, container: Container) -> None:
@@ -97,10 +99,10 @@ async def stop_restarting(core: Core, container: Container) -> None:
 
 
 async def _signal_and_wait(core: Core, live: Live, number: int, seconds: int) -> None:
-    if live.container.state.status == Status.PAUSED:
-        await _thaw(core, live)
     try:
         await send(core, live, number)
+        if live.container.state.status == Status.PAUSED:
+            await _thaw(core, live, told=number != 9)
     except HyperError as error:
         log.warning("signal %d to %s: %s", number, live.container.name, error)
         seconds = min(seconds, 2) if seconds >= 0 else 2
@@ -113,17 +115,18 @@ async def _signal_and_wait(core: Core, live: Live, number: int, seconds: int) ->
     await kill_live(core, live)
 
 
-async def _thaw(core: Core, live: Live) -> None:
-    """Let a paused container run on, so that it can end."""
+async def _thaw(core: Core, live: Live, *, told: bool) -> None:
+    """Let a paused container run on, so that it can end; *told*: with an ``unpause`` event."""
     container = live.container
     try:
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=False))
     except HyperError as error:
-        log.warning("thaw of %s: %s", container.name, error)
+        log.log(logging.WARNING if told else logging.DEBUG, "thaw of %s: %s", container.name, error)
     if container.state.status == Status.PAUSED:  # it may have ended meanwhile
         container.state.status = Status.RUNNING
         await record(core, container)
-        core.event(container, "unpause")
+        if told:
+            core.event(container, "unpause")
 
 
 async def send(core: Core, live: Live, number: int) -> None:
@@ -141,6 +144,8 @@ async def kill_live(core: Core, live: Live) -> None:
     live.stopping = live.stopping or live.container.state.manually_stopped
     try:
         await send(core, live, 9)
+        if live.container.state.status == Status.PAUSED:
+            await _thaw(core, live, told=False)
         async with asyncio.timeout(KILL_BOUND):
             await live.finished.wait()
     except (TimeoutError, GuestError) as error:
@@ -179,9 +184,9 @@ async def kill(core: Core, container: Container, signal: str) -> None:
         state.manually_stopped = True
         live.stopping = True
         await record(core, container)
-        if state.status == Status.PAUSED:
-            await _thaw(core, live)
     if number == 9:
         await kill_live(core, live)
-    else:
-        await send(core, live, number)
+        return
+    await send(core, live, number)
+    if live.stopping and state.status == Status.PAUSED:
+        await _thaw(core, live, told=True)

@@ -116,6 +116,7 @@ async def nothing(store: ImageStore) -> Path:
 
 
 def _announce(store: ImageStore, image: Image, name: Reference | None) -> None:
+    store.event("create", image)
     if name is not None:
         store.event("tag", image, name.familiar())
 

@@ -233,10 +233,11 @@ class NetworkManager:
 
     # -- endpoints
 
-    async def attach(self, wish: Attachment) -> Endpoint:
+    async def attach(self, wish: Attachment, *, announce: bool = True) -> Endpoint:
         """Give a container a NIC in its sandbox's namespace; its ports open with ``publish``.
 
-        Raises HyperError in Docker's words; nothing is left then.
+        Without *announce* the ``connect`` event waits for ``announce``, as a container's start may
+        fail yet. Raises HyperError in Docker's words; nothing is left then.
         """
         self._check()
         if self._closing and (wish.wants or wish.ipv4 or wish.ipv6):
@@ -250,8 +251,16 @@ class NetworkManager:
             # A thread can't be cancelled: what it makes is removed once it is done.
             await asyncio.shield(self._abandon(endpoint, wish, made, stored))
             raise
-        self._event("connect", wish.network, container=wish.container)
+        if announce:
+            self._event("connect", wish.network, container=wish.container)
         return endpoint
+
+    def announce(self, container: ContainerId) -> None:
+        """Publish that a container that has just been started is on its networks."""
+        for endpoint in self.book.of(container):
+            network = self.book.by_id(NetworkId(endpoint.network))
+            if network is not None:
+                self._event("connect", network, container=container)
 
     def _reserve(self, wish: Attachment) -> Endpoint:
         network = wish.network

@@ -15,7 +15,8 @@ def event_line(event: Event) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if event.type in _LEGACY:
         made["status"] = event.action
-        made["id"] = event.actor_id
+        if event.actor_id:
+            made["id"] = event.actor_id
         if event.type == "container" and "image" in event.attributes:
             made["from"] = event.attributes["image"]
     made["Type"] = event.type
