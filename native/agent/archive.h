@@ -49,11 +49,12 @@ int archive_put(int rootfd, const char *path, int infd, unsigned flags,
 /* Writes a tar of the whole root without what is mounted on it. */
 int archive_export(int rootfd, int outfd, char detail[ARCHIVE_DETAIL]);
 
-/* Writes an overlay's upper directory as an OCI layer: whiteouts become .wh. files. */
-int archive_diff(int upperfd, int outfd, char detail[ARCHIVE_DETAIL]);
-
 /* Reports what an overlay's upper directory changes; lowers are its layers, uppermost first. */
 int archive_changes(int upperfd, const int *lowers, size_t lower_count, archive_change_fn *report,
                     void *ctx, char detail[ARCHIVE_DETAIL]);
+
+/* Writes what archive_changes reports as an OCI layer: what is gone becomes a .wh. file. */
+int archive_diff(int upperfd, const int *lowers, size_t lower_count, int outfd,
+                 char detail[ARCHIVE_DETAIL]);
 
 #endif

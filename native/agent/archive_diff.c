@@ -1,6 +1,6 @@
-/* An overlay's upper directory as a layer (OCI image specification, layer.md): a whiteout,
- * character device 0:0, becomes an empty file .wh.NAME, an opaque directory gets an empty
- * .wh..wh..opq. */
+/* What an overlay's upper directory changes, as a layer (OCI image specification, layer.md): what
+ * archive_changes.c finds, with an empty file .wh.NAME for what is gone. dockerd's layers are made
+ * of the same comparison, so a command that leaves everything as it was makes none. */
 #include "archive_pack.h"
 
 #include <errno.h>
@@ -9,44 +9,52 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "archive_overlay.h"
+struct diff {
+    struct archive_pack *pack;
+    int upperfd;
+    int error;
+};
 
-static int whiteout(struct archive_pack *pack, const struct archive_entry *entry)
+static int whiteout(struct archive_pack *pack, const char *path, const char *base)
 {
     char name[ARCHIVE_PATH + 8];
-    int before = (int)(entry->name - entry->path);
-    snprintf(name, sizeof name, "%.*s.wh.%s", before, entry->path, entry->name);
+    snprintf(name, sizeof name, "%.*s.wh.%s", (int)(base - path), path, base);
     return archive_pack_empty(pack, name, 0600);
 }
 
-static int opaque(struct archive_pack *pack, const struct archive_entry *entry)
+static int changed(struct diff *diff, const char *path, const char *base)
 {
-    char name[ARCHIVE_PATH + 16];
-    snprintf(name, sizeof name, "%s/.wh..wh..opq", entry->path);
-    return archive_pack_empty(pack, name, entry->st->stx_mode & 07777);
+    char above[ARCHIVE_PATH];
+    struct statx st;
+    snprintf(above, sizeof above, "%.*s", (int)(base - path), path);
+    int fd = archive_open_beneath(diff->upperfd, *above ? above : ".",
+                                  O_RDONLY | O_DIRECTORY, true);
+    if (fd < 0)
+        return 0; /* it is gone, or replaced */
+    int error = 0;
+    if (!archive_statx(fd, base, &st))
+        error = archive_pack_file(diff->pack, fd, base, path, &st);
+    close(fd);
+    return error;
 }
 
-static int diff_entry(void *context, const struct archive_entry *entry, enum archive_walk_when when)
+static int diff_change(void *context, const char *path, enum archive_change_kind kind)
 {
-    struct archive_pack *pack = context;
-    if (when == WALK_AFTER)
-        return 0;
-    if (overlay_is_whiteout(entry->st))
-        return whiteout(pack, entry);
-    bool covers = S_ISDIR(entry->st->stx_mode) && overlay_is_opaque(entry->dirfd, entry->name);
-    /* /etc itself stays: its owner and mode may be what was changed. */
-    if (!covers && strcmp(entry->path, "etc") &&
-        archive_is_stub(entry->dirfd, entry->path, entry->name, entry->st))
-        return WALK_SKIP;
-    int error = archive_pack_file(pack, entry->dirfd, entry->name, entry->path, entry->st);
-    return error || !covers ? error : opaque(pack, entry);
+    struct diff *diff = context;
+    const char *slash = strrchr(path, '/');
+    path++; /* "/etc/x" is "etc/x" in a layer */
+    diff->error = kind == ARCHIVE_DELETED ? whiteout(diff->pack, path, slash + 1)
+                                          : changed(diff, path, slash + 1);
+    return diff->error;
 }
 
-int archive_diff(int upperfd, int outfd, char detail[ARCHIVE_DETAIL])
+int archive_diff(int upperfd, const int *lowers, size_t lower_count, int outfd,
+                 char detail[ARCHIVE_DETAIL])
 {
     detail[0] = 0;
-    struct archive_pack *pack = archive_pack_new(outfd, detail);
-    if (!pack)
+    struct diff diff = {.pack = archive_pack_new(outfd, detail), .upperfd = upperfd};
+    if (!diff.pack)
         return -ENOMEM;
-    return archive_pack_end(pack, archive_walk(upperfd, false, diff_entry, pack, detail));
+    int error = archive_changes(upperfd, lowers, lower_count, diff_change, &diff, detail);
+    return archive_pack_end(diff.pack, error ? error : diff.error);
 }

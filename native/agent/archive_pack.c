@@ -140,7 +140,7 @@ static int set_name(struct archive_pack *pack, char out[ARCHIVE_PATH], const cha
 
 static void set_stat(struct tar_entry *entry, const struct statx *st)
 {
-    entry->mode = st->stx_mode;
+    entry->mode = st->stx_mode & 07777;
     entry->uid = st->stx_uid;
     entry->gid = st->stx_gid;
     entry->mtime = st->stx_mtime.tv_sec;

@@ -230,10 +230,6 @@ static int put_header(struct tar_writer *writer, const struct tar_entry *entry)
           OCTAL_11);
     octal(header.major, sizeof header.major, entry->major, OCTAL_7);
     octal(header.minor, sizeof header.minor, entry->minor, OCTAL_7);
-    if (!entry->uid)
-        strcpy(header.uname, "root");
-    if (!entry->gid)
-        strcpy(header.gname, "root");
     memset(header.checksum, ' ', sizeof header.checksum);
     unsigned sum = 0;
     for (size_t i = 0; i < sizeof header; i++)

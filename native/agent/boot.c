@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "guest.h"
+#include "sockets.h"
 
 enum { FILES = 1 << 20 };
 
@@ -65,6 +66,8 @@ void boot_mounts(void)
     null_stdio();
     for (size_t i = 0; i < sizeof mountings / sizeof mountings[0]; i++)
         mount_one(&mountings[i]);
+    if (mkdir(SOCKETS, 0700) && errno != EEXIST)
+        guest_fail(SOCKETS, errno);
     /* What containers inherit where nobody sets it; Docker's daemon has the same. */
     if (setrlimit(RLIMIT_NOFILE, &files))
         console_line("hyper-agent: descriptors: %s", strerror(errno));

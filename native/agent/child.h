@@ -30,7 +30,8 @@ int rootfs_seal(struct failure *failure); /* the root becomes read-only */
 int devices_make(const struct container_spec *spec, int guest_devices, struct failure *failure);
 
 /* mounts.c */
-/* The detached mount of one mount of the spec, from outside the root; -1 for tmpfs. */
+/* The detached mount of one mount of the spec, from outside the root; -1 for tmpfs. `number` counts
+ * the private files, and is the place among all mounts for a socket. */
 int mount_tree(const char *id, const struct mount_spec *mount, size_t number, int *tree,
                struct failure *failure);
 int mounts_attach(const struct container_spec *spec, const struct room *room,

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "dns.h"
+#include "sockets.h"
 #include "helper.h"
 #include "loop.h"
 #include "net.h"
@@ -173,6 +174,8 @@ void container_close_run(struct container *container)
     container->pid = 0;
     dns_end(container->dns);
     container->dns = NULL;
+    sockets_end(container->sockets);
+    container->sockets = NULL;
     free_files(container);
 }
 

@@ -20,6 +20,7 @@
 #include "messages.h"
 #include "process.h"
 #include "request.h"
+#include "sockets.h"
 #include "stream.h"
 #include "wire.h"
 
@@ -351,6 +352,7 @@ static void end_connection(void)
     conn.frame.output = NULL;
     conn.first = conn.last = NULL;
     streams_disconnected();
+    sockets_disconnected();
 }
 
 /* Receives once. 1: there may be more, 0: not for now, -1: the connection is over. */
@@ -373,7 +375,7 @@ static void on_socket(void *context, uint32_t events)
     conn.writable |= (events & EPOLLOUT) != 0;
     conn.hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     conn.receiving = true;
-    for (int i = 0; i < ROUNDS && more > 0 && !conn.broken; i++) {
+    for (size_t i = 0; i < ROUNDS && more > 0 && !conn.broken; i++) {
         conn.paused = queued() >= QUEUE_SOFT;
         if (conn.paused)
             break;
@@ -396,6 +398,7 @@ static void greet(void)
     wire_header(head, FRAME_HELLO, HYPER_VERSION, nonce, 0);
     link_send(head, sizeof head, NULL, 0);
     processes_connected();
+    sockets_connected();
     link_flush();
 }
 

@@ -1,7 +1,7 @@
 /* Numbers of the agent protocol. Made by python -m hyperstack.guest.header: don't edit. */
 #ifndef HYPER_MESSAGES_H
 #define HYPER_MESSAGES_H
-#define HYPER_VERSION 1u
+#define HYPER_VERSION 2u
 #define HYPER_HEADER 16u
 #define HYPER_MAX_MESSAGE 4194304u
 #define HYPER_MAX_DATA 131072u
@@ -48,11 +48,13 @@ enum hyper_op {
     OP_TRIM = 23,
     OP_DNS_ANSWER = 24,
     OP_FILE_WRITE = 25,
+    OP_SOCKET_ANSWER = 26,
 };
 enum hyper_event_kind {
     EVENT_KIND_EXIT = 1,
     EVENT_KIND_OOM = 2,
     EVENT_KIND_DNS_QUERY = 3,
+    EVENT_KIND_SOCKET_OPEN = 4,
 };
 enum hyper_stage {
     STAGE_OTHER = 0,
@@ -80,6 +82,7 @@ enum hyper_mount_kind {
     MOUNT_KIND_SHARE = 1,
     MOUNT_KIND_TMPFS = 2,
     MOUNT_KIND_FILE = 3,
+    MOUNT_KIND_SOCKET = 4,
 };
 enum hyper_field_container {
     F_CONTAINER_ID = 1,
@@ -138,6 +141,8 @@ enum hyper_field_mount {
     F_MOUNT_CONTENT = 6,
     F_MOUNT_MODE = 7,
     F_MOUNT_COPY_UP = 8,
+    F_MOUNT_UID = 9,
+    F_MOUNT_GID = 10,
 };
 enum hyper_field_nic {
     F_NIC_MAC = 1,
@@ -358,5 +363,16 @@ enum hyper_field_file_write {
     F_FILE_WRITE_CONTAINER = 1,
     F_FILE_WRITE_PATH = 2,
     F_FILE_WRITE_CONTENT = 3,
+};
+enum hyper_field_socket_open {
+    F_SOCKET_OPEN_CONTAINER = 1,
+    F_SOCKET_OPEN_SOURCE = 2,
+    F_SOCKET_OPEN_CONNECTION = 3,
+};
+enum hyper_field_socket_answer {
+    F_SOCKET_ANSWER_CONNECTION = 1,
+    F_SOCKET_ANSWER_OUTPUT = 2,
+    F_SOCKET_ANSWER_INPUT = 3,
+    F_SOCKET_ANSWER_ERROR = 4,
 };
 #endif

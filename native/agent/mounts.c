@@ -1,5 +1,5 @@
 /* The mounts that a container asks for: folders and files of the sandbox's share, tmpfs, private
- * files (messages.py: Mount). What lies outside the root is taken as detached mounts before the root
+ * files, sockets of the host (messages.py: Mount). What lies outside the root is taken as detached mounts before the root
  * is changed, and put in place from inside, where no path can lead out any more. */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "sockets.h"
 #include "state.h"
 #include "sys.h"
 
@@ -58,6 +59,19 @@ static int file_tree(const char *id, const struct mount_spec *mount, size_t numb
     return error ? fail_errno(failure, STAGE_MOUNT, -error, "writing %s", mount->target) : 0;
 }
 
+/* The agent listens there already. */
+static int socket_tree(const char *id, const struct mount_spec *mount, size_t number, int *tree,
+                       struct failure *failure)
+{
+    char path[SOCKET_PATH];
+    socket_path(path, id, number);
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int error = fd < 0 ? -errno : clone_tree(fd, tree);
+    if (fd >= 0)
+        close(fd);
+    return error ? fail_errno(failure, STAGE_MOUNT, -error, "opening socket %s", mount->target) : 0;
+}
+
 int mount_tree(const char *id, const struct mount_spec *mount, size_t number, int *tree,
                struct failure *failure)
 {
@@ -66,6 +80,8 @@ int mount_tree(const char *id, const struct mount_spec *mount, size_t number, in
         return share_tree(mount, tree, failure);
     if (mount->kind == MOUNT_KIND_FILE)
         return file_tree(id, mount, number, tree, failure);
+    if (mount->kind == MOUNT_KIND_SOCKET)
+        return socket_tree(id, mount, number, tree, failure);
     return mount->kind == MOUNT_KIND_TMPFS
                ? 0
                : fail(failure, STAGE_MOUNT, EINVAL, "unknown kind of mount %d", mount->kind);

@@ -104,7 +104,7 @@ static void at_end(struct output *output)
 static void discard_all(struct output *output)
 {
     static uint8_t scratch[65536];
-    for (int i = 0; i < DISCARD_ROUNDS; i++) {
+    for (size_t i = 0; i < DISCARD_ROUNDS; i++) {
         ssize_t got = read(output->fd, scratch, sizeof scratch);
         if (got > 0 || (got < 0 && errno == EINTR))
             continue;

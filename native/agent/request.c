@@ -34,6 +34,7 @@ static request_fn *const handlers[] = {
     [OP_TRIM] = handle_trim,
     [OP_DNS_ANSWER] = handle_dns_answer,
     [OP_FILE_WRITE] = handle_file_write,
+    [OP_SOCKET_ANSWER] = handle_socket_answer,
 };
 
 bool dispatch_request(struct request request, const uint8_t *payload, size_t length)

@@ -24,7 +24,7 @@ int room_collect(const struct container_spec *spec, struct room *room, struct fa
     size_t files = 0;
     for (size_t i = 0; i < spec->mount_count; i++) {
         const struct mount_spec *mount = &spec->mounts[i];
-        size_t number = mount->kind == MOUNT_KIND_FILE ? files++ : 0;
+        size_t number = mount->kind == MOUNT_KIND_FILE ? files++ : i;
         if (mount_tree(spec->id, mount, number, &room->trees[i], failure))
             return -1;
     }

@@ -44,6 +44,8 @@ struct mount_spec {
     const uint8_t *content;
     size_t content_length;
     mode_t mode;
+    uid_t uid;
+    gid_t gid;
     bool copy_up;
 };
 

@@ -72,7 +72,7 @@ void mount_field(struct source_of from, const struct field *field, void *item)
     }
     switch (field->tag) {
     case F_MOUNT_KIND:
-        mount->kind = (int)number_of(from, field, MOUNT_KIND_SHARE, MOUNT_KIND_FILE);
+        mount->kind = (int)number_of(from, field, MOUNT_KIND_SHARE, MOUNT_KIND_SOCKET);
         break;
     case F_MOUNT_TARGET:
         mount->target = text_of(from, field, PATH_MOST);
@@ -95,6 +95,12 @@ void mount_field(struct source_of from, const struct field *field, void *item)
         break;
     case F_MOUNT_COPY_UP:
         mount->copy_up = field_flag(from.reader, field);
+        break;
+    case F_MOUNT_UID:
+        mount->uid = (uid_t)number_of(from, field, 0, UINT32_MAX - 1);
+        break;
+    case F_MOUNT_GID:
+        mount->gid = (gid_t)number_of(from, field, 0, UINT32_MAX - 1);
         break;
     default:
         mark_bad(from);

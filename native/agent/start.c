@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dns.h"
 #include "launch.h"
+#include "sockets.h"
 #include "state.h"
 
 #define JOINABLE (CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWCGROUP)
@@ -144,6 +146,29 @@ static int prepare_root(struct starting *starting, struct launch *launch)
     return error ? fail_errno(&starting->failure, STAGE_ROOT, -error, "taking layers") : 0;
 }
 
+/* The sockets listen before anything of the container runs; the child mounts them. */
+static int prepare_sockets(struct starting *starting)
+{
+    const struct container_spec *spec = &starting->spec;
+    struct container *container = starting->container;
+    for (size_t i = 0; i < spec->mount_count; i++) {
+        const struct mount_spec *mount = &spec->mounts[i];
+        char path[SOCKET_PATH];
+        if (mount->kind != MOUNT_KIND_SOCKET)
+            continue;
+        if (!container->sockets && !(container->sockets = sockets_new(container->id)))
+            return fail(&starting->failure, STAGE_MOUNT, ENOMEM, "no memory for sockets");
+        socket_path(path, container->id, i);
+        int error = sockets_listen(container->sockets, path, mount->source);
+        if (!error && (lchown(path, mount->uid, mount->gid) || chmod(path, mount->mode)))
+            error = -errno;
+        if (error)
+            return fail_errno(&starting->failure, STAGE_MOUNT, -error, "listening at %s",
+                              mount->target);
+    }
+    return 0;
+}
+
 static int prepare_process(struct starting *starting, struct launch *launch)
 {
     const struct process_spec *process = &starting->spec.process;
@@ -168,7 +193,8 @@ static void begin(struct starting *starting)
     if (starting->spec.dns)
         launch.dns_port = dns_port();
     if (join_siblings(starting, &launch) || prepare_root(starting, &launch) ||
-        prepare_cgroup(starting, &launch) || prepare_process(starting, &launch) ||
+        prepare_cgroup(starting, &launch) || prepare_sockets(starting) ||
+        prepare_process(starting, &launch) ||
         launch_begin(&launch, starting->process, on_launched, starting, &starting->failure))
         give_up(starting);
 }

@@ -50,6 +50,7 @@ struct container {
     bool oom;
     struct freeze_wait freeze;
     struct dns *dns; /* its DNS server, NULL: none */
+    struct sockets *sockets; /* of the host, at which it may connect, NULL: none */
     void (*ended)(void *context); /* who waits for the cgroup to be empty */
     void *ended_context;
     uint32_t ended_timer;

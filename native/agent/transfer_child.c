@@ -87,7 +87,7 @@ static void send_tar(const struct transfer_job *job, int results, int data, char
     if (job->op == OP_ARCHIVE_GET)
         error = archive_get(job->root, job->path, data, detail);
     else if (job->diff)
-        error = archive_diff(job->root, data, detail);
+        error = archive_diff(job->root, job->layers, job->layer_count, data, detail);
     else
         error = archive_export(job->root, data, detail);
     tell(results, error, NULL, detail);

@@ -83,7 +83,7 @@ static int open_root(const struct container *container, struct transfer_job *job
     job->root = upper ? container_upper_fd(container) : container_root_fd(container);
     if (job->root < 0)
         return job->root;
-    if (job->op != OP_CHANGES)
+    if (!upper)
         return 0;
     int count = container_layer_fds(container, job->layers, TRANSFER_LAYERS);
     if (count < 0) {

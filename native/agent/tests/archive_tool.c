@@ -1,8 +1,9 @@
 /* The archive code from the command line, for tests against other programs:
- * archive_tool stat ROOT PATH | get ROOT PATH | put ROOT PATH FLAGS | export ROOT | diff UPPER |
- * changes UPPER LOWER... A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
+ * archive_tool stat ROOT PATH | get ROOT PATH | put ROOT PATH FLAGS | export ROOT |
+ * diff UPPER LOWER... | changes UPPER LOWER... A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +30,15 @@ static int print_change(void *context, const char *path, enum archive_change_kin
     return 0;
 }
 
-static int changes(int count, char **directories)
+static int changes(bool diff, int count, char **directories)
 {
     int lowers[128];
     for (int i = 1; i < count && i <= 128; i++)
         lowers[i - 1] = root_of(directories[i]);
-    return archive_changes(root_of(directories[0]), lowers, (size_t)(count - 1), print_change, NULL,
-                           detail);
+    int upper = root_of(directories[0]);
+    size_t below = (size_t)(count - 1);
+    return diff ? archive_diff(upper, lowers, below, 1, detail)
+                : archive_changes(upper, lowers, below, print_change, NULL, detail);
 }
 
 static int show(int root, const char *path)
@@ -62,10 +65,8 @@ int main(int argc, char **argv)
         error = archive_put(root, argv[3], 0, (unsigned)atoi(argv[4]), detail);
     else if (!strcmp(verb, "export"))
         error = archive_export(root, 1, detail);
-    else if (!strcmp(verb, "diff"))
-        error = archive_diff(root, 1, detail);
-    else if (!strcmp(verb, "changes"))
-        error = changes(argc - 2, argv + 2);
+    else if (!strcmp(verb, "diff") || !strcmp(verb, "changes"))
+        error = changes(!strcmp(verb, "diff"), argc - 2, argv + 2);
     if (error < 0)
         fprintf(stderr, "errno %d: %s\n", -error, detail);
     return error ? 1 : 0;

@@ -1,6 +1,7 @@
-/* agent-test SOCKET ROOT: the agent's core as a program of the host, for tests/unit/guest. It speaks
+/* agent-test SOCKET ROOT [LISTEN]: the agent's core as a program of the host, for tests/unit/guest. It speaks
  * the protocol on a Unix socket; "containers" are plain processes in no container at all, and ROOT
- * stands for the root of each of them in archive operations. */
+ * stands for the root of each of them in archive operations. LISTEN is a path at which it offers the
+ * socket "/m0" of the host to container "c". */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -20,6 +21,7 @@
 #include "process.h"
 #include "reap.h"
 #include "request.h"
+#include "sockets.h"
 
 enum { WORDS = 64, WORD = 1 << 16 };
 
@@ -294,8 +296,8 @@ static _Noreturn void fail(const char *what)
 int main(int argc, char **argv)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (argc != 3 || strlen(argv[1]) >= sizeof address.sun_path) {
-        fputs("usage: agent-test SOCKET ROOT\n", stderr);
+    if (argc < 3 || argc > 4 || strlen(argv[1]) >= sizeof address.sun_path) {
+        fputs("usage: agent-test SOCKET ROOT [LISTEN]\n", stderr);
         return 2;
     }
     root = argv[2];
@@ -305,6 +307,9 @@ int main(int argc, char **argv)
         fail(argv[1]);
     if (loop_init() || reap_init() || link_listen(sock))
         fail("loop");
+    struct sockets *sockets = argc == 4 ? sockets_new("c") : NULL;
+    if (sockets && sockets_listen(sockets, argv[3], "/m0"))
+        fail(argv[3]);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     puts(HYPER_READY);
     fflush(stdout);
