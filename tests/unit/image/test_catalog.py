@@ -165,7 +165,7 @@ def test_what_is_no_port_is_left_out() -> None:
     [
         b"", b"[]", b"{", b'{"config": 1}', b'{"config": {"Env": [1]}}', b"\xff",
         b'{"rootfs": {"diff_ids": ["../x"]}}', b'{"rootfs": {"diff_ids": ["sha256:ABC"]}}',
-        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x":' + b"[" * 3_000_000 + b"]" * 3_000_000 + b"}",
         json.dumps({"config": {"Env": ["a"] * 10_001}}).encode(),
         json.dumps({"config": {"Labels": {str(n): "" for n in range(10_001)}}}).encode(),
         json.dumps({"rootfs": {"diff_ids": [DIGEST] * 501}}).encode(),
