@@ -31,7 +31,7 @@ enum {
 
 struct listener {
     struct listener *next;
-    struct sockets *home;
+    const struct sockets *home;
     int fd;
     char path[SOCKET_PATH], source[SOURCE_MOST + 1];
 };
@@ -42,9 +42,9 @@ struct sockets {
     struct listener *listeners;
 };
 
+/* Outlives its container: what a client said before it ended is still carried. */
 struct connection {
     struct connection *next;
-    struct sockets *home;
     uint32_t number; /* never used again */
     uint32_t timer;
     int fd; /* until the daemon has answered; then the streams have it */
@@ -126,7 +126,7 @@ static void on_input_over(void *context, int error)
         shutdown(connection->output->fd, SHUT_WR);
 }
 
-static struct connection *accepted(struct sockets *home, int fd)
+static struct connection *accepted(int fd)
 {
     struct connection *connection = calloc(1, sizeof *connection);
     uint32_t timer = connection ? loop_after(ANSWER_MS, on_late, connection) : 0;
@@ -137,7 +137,7 @@ static struct connection *accepted(struct sockets *home, int fd)
     }
     last_number += last_number == UINT32_MAX ? 2 : 1;
     *connection = (struct connection){
-        .next = connections, .home = home, .number = last_number, .timer = timer, .fd = fd};
+        .next = connections, .number = last_number, .timer = timer, .fd = fd};
     connections = connection;
     connection_count++;
     return connection;
@@ -153,7 +153,7 @@ static void on_client(void *context, uint32_t events)
         return;
     }
     int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    const struct connection *connection = fd < 0 ? NULL : accepted(listener->home, fd);
+    const struct connection *connection = fd < 0 ? NULL : accepted(fd);
     if (!connection)
         return;
     struct writer event = {0};
@@ -315,11 +315,6 @@ void sockets_end(struct sockets *sockets)
         close(listener->fd);
         unlink(listener->path);
         free(listener);
-    }
-    for (struct connection *at = connections, *next; at; at = next) {
-        next = at->next;
-        if (at->home == sockets)
-            forget(at);
     }
     free(sockets);
 }

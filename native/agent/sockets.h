@@ -16,7 +16,7 @@ void socket_path(char path[SOCKET_PATH], const char *container, size_t number);
 struct sockets *sockets_new(const char *container);
 /* Listens at a path, which is removed at the end, for what the daemon knows as `source`. -errno. */
 int sockets_listen(struct sockets *sockets, const char *path, const char *source);
-void sockets_end(struct sockets *sockets); /* closes its connections too; NULL is nothing */
+void sockets_end(struct sockets *sockets); /* its connections end by themselves; NULL is nothing */
 
 /* From the connection to the daemon. */
 void sockets_connected(void);

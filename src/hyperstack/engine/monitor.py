@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperstack.engine import claims, networking, remove, restart, volumes
+from hyperstack.engine import claims, networking, remove, restart, sockets, volumes
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case, record
@@ -45,6 +45,8 @@ def dispatcher(core: Core, sandbox: Sandbox) -> Callable[[EventKind, Any], None]
             task = core.tasks.start("dns", networking.answer_dns(core, sandbox, message))
             asked.add(task)
             task.add_done_callback(asked.discard)
+        elif kind == EventKind.SOCKET_OPEN:
+            sockets.opened(core.tasks, sandbox, message)
 
     return handle
 
@@ -69,6 +71,8 @@ async def watch(core: Core, live: Live) -> None:
         state = await live.ended
     finally:
         machine.cancel()
+    if state is not None:
+        await sockets.drained(live.sandbox)
     name = f"exit of {live.container.id[:12]}"
     try:
         await core.tasks.carry_through(name, _exited(core, live, state))

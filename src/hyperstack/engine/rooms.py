@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperstack.engine import disks, networking
+from hyperstack.engine import disks, networking, sockets
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
 from hyperstack.guest import messages
+from hyperstack.guest.messages import MountKind
 from hyperstack.model import Container, HostConfig
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Runtime, most_processes
@@ -66,7 +68,7 @@ async def prepare(
     check_layers(layers)
     disk = core.disk(container.id)
     disks.check(core, container)
-    shares, mounts = await _mounts(core, container) if mounted else ((), ())
+    mounts = await _mounts(core, container) if mounted else _Mounts()
     host = container.host
     memory = 256 * MiB if service else vm_memory(core, host)
     plan = SandboxPlan(
@@ -78,17 +80,29 @@ async def prepare(
         hostname=container.config.hostname,
         layers=layers,
         disks=((DISK, disk),),
-        shares=shares,
+        shares=tuple(mounts.shares),
+        sockets={} if service else mounts.sockets,
         limits=cgroup_limits(HostConfig() if service else host, memory),
     )
-    return Prepared(container=container, plan=plan, layers=layers, mounts=mounts)
+    return Prepared(container=container, plan=plan, layers=layers, mounts=mounts.told(service))
 
 
-async def _mounts(
-    core: Core, container: Container
-) -> tuple[tuple[ShareMount, ...], tuple[messages.Mount, ...]]:
-    shares: list[ShareMount] = []
-    mounts: list[messages.Mount] = []
+@dataclass
+class _Mounts:
+    """What a container has mounted: from the share, sockets by name, and as its guest is told."""
+
+    shares: list[ShareMount] = field(default_factory=list)
+    sockets: dict[str, str] = field(default_factory=dict)
+    mounts: list[messages.Mount] = field(default_factory=list)
+
+    def told(self, service: bool) -> tuple[messages.Mount, ...]:
+        """Return what the guest mounts: nobody connects to a socket where nothing runs."""
+        kinds = {MountKind.SHARE} if service else {MountKind.SHARE, MountKind.SOCKET}
+        return tuple(mount for mount in self.mounts if mount.kind in kinds)
+
+
+async def _mounts(core: Core, container: Container) -> _Mounts:
+    found = _Mounts()
     # A mount below another one's target comes after it, as with Docker.
     ordered = sorted(container.mounts, key=lambda mount: mount.destination.count("/"))
     for number, mount in enumerate(ordered):
@@ -96,17 +110,22 @@ async def _mounts(
             continue
         source = await core.volumes.mount_source(mount)
         name = f"m{number}"
-        shares.append(ShareMount(name=name, source=source, read_only=not mount.read_write))
-        mounts.append(
+        flags = 0 if mount.read_write else 1
+        if mount.type == "bind" and (end := await asyncio.to_thread(sockets.find, source)):
+            found.sockets[f"/{name}"] = end.path
+            found.mounts.append(sockets.mount(end, f"/{name}", mount.destination, flags))
+            continue
+        found.shares.append(ShareMount(name=name, source=source, read_only=not mount.read_write))
+        found.mounts.append(
             messages.Mount(
-                kind=messages.MountKind.SHARE,
+                kind=MountKind.SHARE,
                 target=mount.destination,
                 source=f"/{name}",
-                flags=0 if mount.read_write else 1,
+                flags=flags,
                 copy_up=mount.type == "volume" and not mount.no_copy,
             )
         )
-    return tuple(shares), tuple(mounts)
+    return found
 
 
 def vm_memory(core: Core, host: HostConfig) -> int:

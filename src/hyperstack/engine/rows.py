@@ -28,6 +28,8 @@ class SandboxRow(msgspec.Struct, kw_only=True):
     service: bool = False
     """A service sandbox runs no container; it never outlives its daemon's request."""
     machine: MachineRecord | None = None
+    sockets: dict[str, str] = {}
+    """Where the sockets lie that clients named as binds, resolved when the container started."""
 
 
 _encoder = msgspec.json.Encoder()

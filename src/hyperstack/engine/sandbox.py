@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class SandboxPlan:
     disks: tuple[tuple[str, Path], ...] = ()
     nics: tuple[Tap, ...] = ()
     shares: tuple[ShareMount, ...] = ()
+    sockets: Mapping[str, str] = field(default_factory=dict)
+    """Paths on the host of the sockets that its containers may connect to, by the mount's name."""
     limits: CgroupLimits = field(default_factory=CgroupLimits)
 
 
@@ -74,6 +76,8 @@ class Sandbox:
         self.info: messages.Info | None = None
         self.on_event: Callable[[messages.EventKind, Any], None] | None = None
         self._next_handle = 1
+        self.carried: set[asyncio.Task[Any]] = set()
+        """The connections to sockets of the host that are open."""
         self.dying = False
         self.failure = ""
         """Why this daemon killed the machine, if it had to."""
@@ -170,6 +174,7 @@ class Sandboxes:
             runtime=plan.runtime,
             containers=plan.containers,
             service=plan.service,
+            sockets=dict(plan.sockets),
         )
 
     async def boot(

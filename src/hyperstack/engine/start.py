@@ -15,6 +15,7 @@ from hyperstack.engine import (
     remove,
     rooms,
     runtimes,
+    sockets,
     volumes,
 )
 from hyperstack.engine.core import Core
@@ -137,6 +138,9 @@ async def _start_process(
     plugged: networking.Plugged,
     writer: LogWriter,
 ) -> Live:
+    assert sandbox.agent is not None
+    if prepared.plan.sockets and sandbox.agent.version < sockets.SINCE:
+        raise InternalError("this guest kit can't serve sockets: build it anew (hyper kit build)")
     handle = sandbox.next_handle()
     streams = Live.streams(container, handle)
     live = Live(core, container, sandbox, handle, writer)

@@ -218,6 +218,12 @@ class InputStream:
             self._changed.clear()
             await self._changed.wait()
 
+    async def wait_over(self) -> None:
+        """Return when nobody reads any more, or the connection is lost."""
+        while not self.over and self._error is None:
+            self._changed.clear()
+            await self._changed.wait()
+
     def reset(self, code: int = errnos.ECANCELED) -> None:
         """Give the stream up: the guest drops what it has not consumed."""
         self._client._cancel(self.id, code)
@@ -317,6 +323,11 @@ class AgentClient:
         """A random number that the agent drew when the guest booted."""
         assert self._connection.nonce is not None
         return self._connection.nonce
+
+    @property
+    def version(self) -> int:
+        """Which version of the protocol the agent speaks."""
+        return self._connection.version
 
     @property
     def error(self) -> GuestError | None:

@@ -26,6 +26,7 @@ from hyperstack.guest.numbers import (
     MAX_DATA,
     MAX_DEPTH,
     MAX_MESSAGE,
+    OLDEST,
     PORT,
     PREFIX,
     READY,
@@ -63,6 +64,7 @@ __all__ = [
     "MAX_DATA",
     "MAX_DEPTH",
     "MAX_MESSAGE",
+    "OLDEST",
     "PORT",
     "PREFIX",
     "READY",
@@ -372,6 +374,31 @@ class FileWrite:
     content: bytes = raw(3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SocketOpen:
+    """Somebody has connected to a SOCKET mount, which *source* names as the mount does.
+
+    ``connection`` is the agent's number, never used again while the guest runs.
+    """
+
+    container: str = text(1)
+    source: str = text(2)
+    connection: int = number(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SocketAnswer:
+    """The streams that a connection gets, or the errno for which it gets none.
+
+    ``output`` carries what the container sends, ``input`` what it receives.
+    """
+
+    connection: int = number(1)
+    output: int = number(2)
+    input: int = number(3)
+    error: int = number(4)
+
+
 OPS: dict[Op, tuple[type[Any], type[Any]]] = {
     Op.SETUP: (Setup, Info),
     Op.ROOT_MOUNT: (RootMount, Empty),
@@ -398,6 +425,7 @@ OPS: dict[Op, tuple[type[Any], type[Any]]] = {
     Op.TRIM: (ContainerRef, Empty),
     Op.DNS_ANSWER: (Dns, Empty),
     Op.FILE_WRITE: (FileWrite, Empty),
+    Op.SOCKET_ANSWER: (SocketAnswer, Empty),
 }
 """Request and result of each operation."""
 
@@ -405,6 +433,7 @@ EVENTS: dict[EventKind, type[Any]] = {
     EventKind.EXIT: ProcessState,
     EventKind.OOM: ContainerRef,
     EventKind.DNS_QUERY: Dns,
+    EventKind.SOCKET_OPEN: SocketOpen,
 }
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-VERSION = 1
+VERSION = 2
+"""Of the protocol: 2 brought sockets."""
+OLDEST = 1
+"""Of agents with which the daemon still speaks: sandboxes outlive the daemon that started them."""
 HEADER = 16
 """Bytes of a frame's header: u32 length, u8 type, u8 zero, u16 code, u64 id."""
 MAX_MESSAGE = 4 << 20
@@ -69,6 +72,7 @@ class Op(IntEnum):
     TRIM = 23  # ContainerRef -> Empty: give unused blocks of the disk back to the host
     DNS_ANSWER = 24  # Dns -> Empty
     FILE_WRITE = 25  # FileWrite -> Empty: /etc/hosts or resolv.conf of a running container
+    SOCKET_ANSWER = 26  # SocketAnswer -> Empty: what becomes of a SOCKET_OPEN
 
 
 class EventKind(IntEnum):
@@ -77,6 +81,7 @@ class EventKind(IntEnum):
     EXIT = 1  # ProcessState
     OOM = 2  # ContainerRef: the kernel killed something for the memory limit
     DNS_QUERY = 3  # Dns
+    SOCKET_OPEN = 4  # SocketOpen: somebody has connected to a socket of the host
 
 
 class Stage(IntEnum):
@@ -113,6 +118,7 @@ class MountKind(IntEnum):
     SHARE = 1  # bind of a path below the sandbox's virtio-fs share; source is that path
     TMPFS = 2  # data is the option string
     FILE = 3  # a private file with the given content, bind mounted (hosts, resolv.conf)
+    SOCKET = 4  # a unix socket at which the agent listens for the host; source is its name
 
 
 class Namespace(IntFlag):

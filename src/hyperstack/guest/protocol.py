@@ -21,6 +21,7 @@ from hyperstack.guest.messages import (
     HEADER,
     MAX_DATA,
     MAX_MESSAGE,
+    OLDEST,
     OPS,
     VERSION,
     WINDOW,
@@ -34,6 +35,8 @@ MAX_EVENT = 128 << 10
 """Bytes of an event at most: a DNS message and a name fit; events come unasked."""
 MAX_EARLY = 4096
 """Streams of which the agent may speak before the daemon has opened its end."""
+MAX_DROPPED = 1 << 16
+"""Streams that were left and are remembered as such."""
 
 _HEAD = struct.Struct("<IBBHQ")
 _OFFSET = struct.Struct("<Q")
@@ -135,6 +138,8 @@ class Connection:
 
     def __init__(self) -> None:
         self.nonce: int | None = None
+        self.version = 0
+        """Of the protocol as the agent speaks it, known with its HELLO."""
         self._head = bytearray()
         self._frame: tuple[Frame, int, int] | None = None
         self._body = bytearray()
@@ -146,7 +151,7 @@ class Connection:
         self._last_request = 0
         self._receivers: dict[int, _Receiver] = {}
         self._senders: dict[int, _Sender] = {}
-        self._dropped: set[int] = set()
+        self._dropped: OrderedDict[int, None] = OrderedDict()
         self._early: OrderedDict[int, tuple[int, int] | int] = OrderedDict()
 
     # Receiving
@@ -220,8 +225,9 @@ class Connection:
         elif frame is Frame.RESET:
             self._reset(number, code, happenings)
         elif frame is Frame.HELLO:
-            if code != VERSION:
+            if not OLDEST <= code <= VERSION:
                 raise ProtocolError(f"the guest's agent speaks version {code}, not {VERSION}")
+            self.version = code
             self.nonce = number
             happenings.append(Hello(number))
         else:
@@ -334,9 +340,11 @@ class Connection:
 
     def _forget(self, stream: int) -> None:
         # Ids are never used again, and what is under way for a stream that we have left is no
-        # offence, so the id is remembered while the connection lasts.
+        # offence, so the id is remembered, far longer than anything can be under way.
         del self._receivers[stream]
-        self._dropped.add(stream)
+        self._dropped[stream] = None
+        if len(self._dropped) > MAX_DROPPED:
+            self._dropped.popitem(last=False)
 
     # Input streams (the daemon sends)
 

@@ -32,7 +32,8 @@ class Mount:
     """A mount in a container. ``flags`` are MS_* of mount(2), ``target`` is made if missing.
 
     ``target`` is resolved beneath the container's root, links included. ``copy_up``: fill the empty
-    source directory from the image's directory at *target* first (Docker's volumes).
+    source directory from the image's directory at *target* first (Docker's volumes). ``mode``,
+    ``uid`` and ``gid`` are a FILE's (mode alone) or a SOCKET's.
     """
 
     kind: int = number(1)
@@ -43,6 +44,8 @@ class Mount:
     content: bytes = raw(6)
     mode: int = number(7)
     copy_up: bool = flag(8)
+    uid: int = number(9)
+    gid: int = number(10)
 
 
 @dataclass(frozen=True, kw_only=True)
