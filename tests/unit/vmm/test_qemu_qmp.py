@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -95,10 +96,8 @@ def test_an_answer_of_any_depth_is_an_answer_or_none() -> None:
     # How deep a parser may go is the Python version's to say.
     line = b'{"return": ' + b"[" * 20_000 + b"]" * 20_000 + b', "id": 1}'
     conversation = _ready()
-    try:
+    with contextlib.suppress(GuestError):
         assert len(conversation.receive(line + b"\n")) == 1
-    except GuestError as error:
-        assert "does not speak its protocol" in str(error)
 
 
 def test_a_peer_that_does_not_greet_is_none() -> None:
