@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,10 @@ class SystemService:
             "kit": self._core.sandboxes.kit.version,
             "python": platform.python_version(),
         }
+
+    def image_uses(self) -> Counter[str]:
+        """Return by image id how many containers use it."""
+        return Counter(container.image_id for container in self._core.table)
 
     async def disk_usage(self) -> DiskUsage:
         """Add up what images, containers and volumes take on the host."""

@@ -112,6 +112,11 @@ class Catalog:
         if tagged_ns:
             entry.base = replace(entry.base, last_tagged_ns=tagged_ns)
 
+    def link(self, image: str, parent: str) -> None:
+        """Let an image be made from another."""
+        if (entry := self._entries.get(image)) is not None and parent in self._entries:
+            entry.base = replace(entry.base, parent=parent)
+
     def unname(self, name: str) -> None:
         """Forget a name."""
         old = self._names.pop(name, None)

@@ -49,6 +49,11 @@ class Found:
     parent: str = ""
     manifest: ManifestBlob | None = None
 
+    @property
+    def id(self) -> str:
+        """The image's id."""
+        return _digest(self.config)
+
 
 class _Source(msgspec.Struct, rename="camel"):
     media_type: str = ""

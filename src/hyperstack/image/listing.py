@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.image.catalog import chain_ids
 from hyperstack.image.reference import Reference
 from hyperstack.image.store import ImageStore
 from hyperstack.image.values import Image
-from hyperstack.until import parse_until
+from hyperstack.until import parse_time
 
 Filters = dict[str, list[str]]
 Test = Callable[[Image], bool]
@@ -29,7 +30,7 @@ def list_images(store: ImageStore, *, all_: bool, filters: Filters) -> list[Imag
     check_keys(filters, KEYS)
     dangling = boolean(filters, "dangling", default=None)
     tests = _tests(store, filters)
-    patterns = [_pattern(text) for text in filters.get("reference", [])]
+    patterns = [_readable(text) for text in filters.get("reference", [])]
     parents = {image.parent for image in store.catalog if image.parent}
     found = []
     for image in store.catalog:
@@ -52,12 +53,21 @@ def _tests(store: ImageStore, filters: Filters) -> list[Test]:
     for name in filters.get("since", []):
         limit = store.catalog.get(name).created_ns
         tests.append(lambda image, limit=limit: image.created_ns > limit)  # type: ignore[misc]
-    until = parse_until(filters.get("until", []), time.time_ns())
-    if until is not None:
-        tests.append(lambda image: image.created_ns <= until)
+    now = time.time_ns()
+    for text in filters.get("until", []):
+        limit = moment(text, now)
+        tests.append(lambda image, limit=limit: image.created_ns <= limit)  # type: ignore[misc]
     if "label" in filters:
         tests.append(label_test(filters["label"]))
     return tests
+
+
+def moment(text: str, now_ns: int) -> int:
+    """Return the time of an ``until`` filter, ns. dockerd calls a bad one its own failure."""
+    try:
+        return parse_time(text, now_ns)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error
 
 
 def label_test(values: Sequence[str]) -> Test:
@@ -80,14 +90,15 @@ def check_keys(filters: Filters, known: Iterable[str]) -> None:
 
 def boolean(filters: Filters, key: str, default: bool | None) -> bool | None:
     """Return a filter's truth value, *default* without one. Raises InvalidParameter."""
-    values = set(filters.get(key, []))
+    given = filters.get(key, [])
+    values = set(given)
     if not values:
         return default
     if values <= _TRUE:
         return True
     if values <= _FALSE:
         return False
-    raise InvalidParameter(f"invalid filter '{key}=[{' '.join(sorted(values))}]'")
+    raise InvalidParameter(f"invalid filter '{key}=[{' '.join(given)}]'")
 
 
 def _matching(image: Image, patterns: Sequence[Sequence[Token]]) -> Image:
@@ -106,6 +117,13 @@ def _matching(image: Image, patterns: Sequence[Sequence[Token]]) -> Image:
 
 Token = Callable[[str], bool] | None
 """A test of one character; None is a star."""
+
+
+def _readable(text: str) -> list[Token]:
+    try:
+        return _pattern(text)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error  # as dockerd has it
 
 
 def _pattern(text: str) -> list[Token]:
@@ -176,8 +194,30 @@ def _fits(tokens: Sequence[Token], text: str) -> bool:
     return all(test is None for test in tokens[token:])
 
 
-def shared_size(store: ImageStore, image: Image) -> int:
-    """Return the bytes of an image's layers that some other image has too."""
-    counts = Counter(d for other in store.catalog for d in set(other.diff_ids))
+def shared_sizes(store: ImageStore) -> dict[str, int]:
+    """Return by image id the bytes of its layers that some other image has too.
+
+    As with Docker, layers are the same if all below them are.
+    """
+    chains = {image.id: chain_ids(image.diff_ids) for image in store.catalog}
+    counts = Counter(chain for found in chains.values() for chain in found)
     layers = store.catalog.layers
-    return sum(layers[d].content_size for d in set(image.diff_ids) if counts[d] > 1 and d in layers)
+    return {
+        image.id: sum(
+            layers[d].content_size
+            for chain, d in zip(chains[image.id], image.diff_ids, strict=True)
+            if counts[chain] > 1 and d in layers
+        )
+        for image in store.catalog
+    }
+
+
+def layers_size(store: ImageStore) -> int:
+    """Return the bytes of all images' layers, counted as ``shared_sizes`` counts them."""
+    sizes = {
+        chain: layer.content_size
+        for image in store.catalog
+        for chain, d in zip(chain_ids(image.diff_ids), image.diff_ids, strict=True)
+        if (layer := store.catalog.layers.get(d)) is not None
+    }
+    return sum(sizes.values())

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.ids import short
 from hyperstack.image import configfile, layout
 from hyperstack.image.archive import Archive, File, received
@@ -38,12 +38,41 @@ async def load(
     """
     with store.hold():
         async with received(store.content, body) as archive:
-            for found in await asyncio.to_thread(layout.read, archive):
+            images = await asyncio.to_thread(layout.read, archive)
+            for found in images:
                 loading = _Loading(store, archive, found)
                 async with contextlib.aclosing(loading.run()) as lines:
                     async for line in lines:
                         if line.stream or not quiet:
                             yield line
+        if not any(found.names for found in images):
+            for found in images:
+                yield Progress(stream=f"Loaded image ID: {found.id}\n")
+        await _link(store, images)
+
+
+async def _link(store: ImageStore, images: Sequence[Found]) -> None:
+    """Note which images of an archive were made from others in it.
+
+    Raises InternalError, as dockerd does, for a parent of which an image can't have been made.
+    """
+    here = {found.id for found in images}
+    for found in images:
+        if found.parent not in here:
+            continue
+        image, parent = store.catalog.find(found.id), store.catalog.find(found.parent)
+        if image is None or parent is None:
+            continue  # removed meanwhile
+        if not _was_made_from(image, parent):
+            raise InternalError(f"image {parent.id} is not a valid parent for {image.id}")
+        await store.link(image.id, parent.id)
+
+
+def _was_made_from(image: Image, parent: Image) -> bool:
+    """Tell whether an image is one step further than *parent*; one without steps may be."""
+    if not image.history and not parent.history:
+        return image.id != parent.id
+    return image.history[:-1] == parent.history and bool(image.history)
 
 
 class _Loading:
@@ -128,7 +157,6 @@ class _Loading:
             layers=blobs,
             manifests=[found.manifest] if found.manifest else [],
             names=found.names,
-            parent=self._parent(found),
         )
         for name, before in old.items():
             if before not in (None, image.id):
@@ -137,19 +165,8 @@ class _Loading:
                     f"{before} to empty string\n"
                 )
             lines.append(f"Loaded image: {name.familiar()}\n")
-        if not found.names:
-            lines.append(f"Loaded image ID: {image.id}\n")
         store.event("load", image)
         return lines
-
-    def _parent(self, found: Found) -> str:
-        """Return the image that this one was made from, if that is here and fits."""
-        parent: Image | None = self._store.catalog.find(found.parent) if found.parent else None
-        if parent is None or not self._store.catalog.visible(parent.id):
-            return ""
-        mine = configfile.parse(found.config).diff_ids
-        fits = mine[: len(parent.diff_ids)] == parent.diff_ids
-        return parent.id if fits and found.config != self._store.config_of(parent.id) else ""
 
 
 def _bar(diff_id: str, file: File, current: int) -> Progress:

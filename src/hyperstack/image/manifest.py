@@ -102,12 +102,15 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def normal(self) -> Platform:
         """Return the platform with aliases resolved and default variants left away."""
-        machine, variant = _ALIASES.get(self.architecture, (self.architecture, self.variant))
+        given = self.architecture.lower()
+        machine, variant = _ALIASES.get(given, (given, self.variant.lower()))
         if machine == "arm":
             variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
         elif (machine, variant) in (("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")):
             variant = ""
-        return msgspec.structs.replace(self, architecture=machine, variant=variant)
+        return msgspec.structs.replace(
+            self, os=self.os.lower(), architecture=machine, variant=variant
+        )
 
     def accepts(self, other: Platform) -> bool:
         """Tell whether an image made for *other* runs where this platform is asked for."""
@@ -115,7 +118,10 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (mine.os, mine.architecture, mine.variant) == (its.os, its.architecture, its.variant)
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        features = f"(+{','.join(self.os_features)})" if self.os_features else ""
+        system = f"{self.os}({self.os_version})" if self.os_version else self.os
+        parts = (system + features, self.architecture, self.variant)
+        return "/".join(part for part in parts if part)
 
 
 _ALIASES = {

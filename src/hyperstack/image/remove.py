@@ -12,15 +12,14 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from hyperstack.errors import Conflict, HyperError
+from hyperstack.errors import Conflict, HyperError, InternalError
 from hyperstack.ids import short
 from hyperstack.image import rows
 from hyperstack.image.catalog import chain_ids, name_of
-from hyperstack.image.listing import Filters, boolean, check_keys, label_test
+from hyperstack.image.listing import Filters, boolean, check_keys, label_test, moment
 from hyperstack.image.reference import Reference
 from hyperstack.image.store import ImageStore
 from hyperstack.image.values import Image
-from hyperstack.until import parse_until
 
 Removed = tuple[Literal["untagged", "deleted"], str]
 
@@ -68,7 +67,7 @@ async def prune(store: ImageStore, filters: Filters) -> tuple[list[Removed], int
 
 
 def _candidates(store: ImageStore, filters: Filters) -> list[Image]:
-    until = parse_until(filters.get("until", []), time.time_ns())
+    until = _until(filters.get("until", []))
     wanted = label_test(filters.get("label", []))
     unwanted = [label_test([value]) for value in filters.get("label!", [])]
     return [
@@ -79,6 +78,12 @@ def _candidates(store: ImageStore, filters: Filters) -> list[Image]:
         and not any(test(image) for test in unwanted)
         and (image.names or image.repo_digests or not store.catalog.children(image.id))
     ]
+
+
+def _until(values: Sequence[str]) -> int | None:
+    if len(values) > 1:
+        raise InternalError("more than one until filter specified")
+    return moment(values[0], time.time_ns()) if values else None
 
 
 async def _quietly(store: ImageStore, ref: str) -> list[Removed]:

@@ -164,6 +164,13 @@ async def put_name(db: Database, name: str, image: str, tagged_ns: int) -> None:
     await db.write(write)
 
 
+async def link(db: Database, image: str, parent: str) -> None:
+    """Let an image be made from another."""
+    await db.write(
+        lambda c: c.execute("UPDATE images SET parent = ? WHERE id = ?", (parent, image))
+    )
+
+
 def put_sources(c: sqlite3.Connection, repository: str, digests: Iterable[str]) -> None:
     """Note that a registry's repository has these blobs."""
     c.executemany(

@@ -23,6 +23,7 @@ from hyperstack.image import (
     save,
 )
 from hyperstack.image.history import HistoryItem
+from hyperstack.image.manifest import Platform
 from hyperstack.image.progress import Progress
 from hyperstack.image.reference import Reference
 from hyperstack.image.registryside import RegistrySide
@@ -76,9 +77,16 @@ class ImageService:
 
     # Questions
 
-    def get(self, ref: str) -> Image:
-        """Find an image. Raises NotFound, "No such image: ..."."""
-        return self._store.catalog.get(ref)
+    def get(self, ref: str, platform: Platform | None = None) -> Image:
+        """Find an image. Raises NotFound, "No such image: ...", or for another platform's."""
+        image = self._store.catalog.get(ref)
+        actual = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+        if platform is None or platform.accepts(actual):
+            return image
+        raise NotFound(
+            f"image with reference {ref} was found but its platform ({actual}) does not match the "
+            f"specified platform ({platform})"
+        )
 
     def rootfs(self, image_id: str) -> list[Path]:
         """Return the EROFS files of an image (by full id), the uppermost first.
@@ -97,8 +105,8 @@ class ImageService:
         return image.size if image else 0
 
     def layers_size(self) -> int:
-        """Return the bytes of all layers' files, each counted once."""
-        return sum(layer.content_size for layer in self._store.catalog.layers.values())
+        """Return the bytes of all layers' files, each counted once on what lies below it."""
+        return listing.layers_size(self._store)
 
     def count(self) -> int:
         """Return how many images there are."""
@@ -108,9 +116,9 @@ class ImageService:
         """List images, newest first; *all_* with intermediate ones. See ``listing.py``."""
         return listing.list_images(self._store, all_=all_, filters=filters)
 
-    def shared_size(self, image: Image) -> int:
-        """Return how many of an image's bytes other images have too."""
-        return listing.shared_size(self._store, image)
+    def shared_sizes(self) -> dict[str, int]:
+        """Return by id how many of an image's bytes other images have too."""
+        return listing.shared_sizes(self._store)
 
     def descendants(self, ids: Iterable[str]) -> set[str]:
         """Return the ids of all images made from these, directly or not."""
@@ -121,9 +129,9 @@ class ImageService:
         found = map(self._store.catalog.find, self._store.catalog.children(image_id))
         return [image for image in found if image is not None]
 
-    def history(self, ref: str) -> builtins.list[HistoryItem]:
+    def history(self, ref: str, platform: Platform | None = None) -> builtins.list[HistoryItem]:
         """Return how an image was made, the last step first."""
-        return history.history(self._store, self.get(ref))
+        return history.history(self._store, self.get(ref, platform))
 
     def _find(self, image_id: str) -> Image:
         image = self._store.catalog.find(image_id)
@@ -135,12 +143,24 @@ class ImageService:
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name (``docker tag``)."""
-        image = self.get(ref)
-        await self._store.tag(image.id, _to_name(repo, tag))
-        self._store.event("tag", image, _to_name(repo, tag).familiar())
+        name = to_name(repo, tag)
+        if name.familiar_name in ("sha256", "sha512"):
+            raise InvalidParameter(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
+        try:
+            image = self.get(ref)
+        except InvalidParameter as error:
+            raise NotFound(error.message) from error  # as dockerd has it here
+        await self._store.tag(image.id, name)
+        self._store.event("tag", image, name.familiar())
 
-    async def remove(self, ref: str, *, force: bool, prune: bool) -> builtins.list[Removed]:
+    async def remove(
+        self, ref: str, *, force: bool, prune: bool, platform: Platform | None = None
+    ) -> builtins.list[Removed]:
         """Remove a name or an image; see ``remove.py``."""
+        if platform is not None:
+            self.get(ref, platform)
         return await remove.remove(self._store, ref, force=force, prune=prune)
 
     async def prune(self, filters: Filters) -> tuple[builtins.list[Removed], int]:
@@ -256,9 +276,9 @@ class ImageService:
         self._store.events.publish("image", action, reference.familiar(), {"name": name})
 
 
-def _to_name(repo: str, tag: str) -> Reference:
-    """Read the name of ``docker tag``. Raises InvalidParameter for a digest."""
-    reference = Reference.parse_with_tag(repo, tag)
+def to_name(repo: str, tag: str) -> Reference:
+    """Read the name of ``docker tag`` and ``import``. Raises InvalidParameter for a digest."""
+    reference = Reference.parse(repo)
     if reference.digest is not None:
-        raise InvalidParameter("refusing to create a tag with a digest reference")
-    return reference.tagged()
+        raise InvalidParameter("cannot import digest reference")
+    return (reference.with_tag(tag) if tag else reference).tagged()

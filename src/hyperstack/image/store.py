@@ -159,6 +159,12 @@ class ImageStore:
             await rows.put_name(self.db, name, image, now)
             self.catalog.name(name, image, now)
 
+    async def link(self, image: str, parent: str) -> None:
+        """Note that an image was made from another; both by full id."""
+        async with self.lock:
+            await rows.link(self.db, image, parent)
+            self.catalog.link(image, parent)
+
     async def add_blob(self, diff_id: str, blob: LayerBlob) -> None:
         """Note another blob, which is in the content store, for a layer of some image."""
         await asyncio.to_thread(self.content.sync)

@@ -47,8 +47,6 @@ async def test_without_a_version_the_newest_is_spoken(api: Api) -> None:
         ("/refuse", "GET", 409, "it is in use"),
         ("/swarm", "GET", 503, 'This node is not a swarm manager. Use "docker swarm init" or '
          '"docker swarm join" to connect this node to swarm and try again.'),
-        ("/session", "POST", 501, "BuildKit is not supported by this engine yet: build with "
-         "DOCKER_BUILDKIT=0"),
         ("/plugins/a/b/json", "GET", 404, 'plugin "a/b" not found'),
         ("/broken", "GET", 500, "internal error, see the daemon's log"),
     ],

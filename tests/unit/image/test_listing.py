@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.image import listing
 from hyperstack.image.history import history
-from hyperstack.image.listing import list_images, shared_size
+from hyperstack.image.listing import layers_size, list_images, shared_sizes
 from tests.unit.image.stores import Rows, open_store
 
 DIGEST = "sha256:" + "d" * 64
@@ -85,8 +85,11 @@ async def test_a_reference_filter_shows_only_the_names_that_fit(
 
 
 async def test_wrong_filters_are_refused(rows: Rows, family: dict[str, str]) -> None:
-    for filters in ({"foo": "x"}, {"dangling": "maybe"}, {"reference": "["}, {"reference": "a\\"}):
+    for filters in ({"foo": "x"}, {"dangling": "maybe"}):
         with pytest.raises(InvalidParameter):
+            names(rows, family, filters)
+    for filters in ({"reference": "["}, {"reference": "a\\"}, {"until": "x"}):
+        with pytest.raises(InternalError):
             names(rows, family, filters)
     with pytest.raises(NotFound, match="No such image: nope:latest"):
         names(rows, family, {"before": "nope"})
@@ -128,9 +131,21 @@ def test_a_spiteful_pattern_takes_no_time() -> None:
 async def test_shared_bytes_are_those_of_layers_that_others_have(
     rows: Rows, family: dict[str, str]
 ) -> None:
-    catalog = rows.store.catalog
-    assert shared_size(rows.store, catalog.get("child:1")) == 100
-    assert shared_size(rows.store, catalog.get(family["dangling"])) == 0
+    shared = shared_sizes(rows.store)
+    assert shared[family["child"]] == shared[family["base"]] == 100
+    assert shared[family["dangling"]] == 0
+    assert layers_size(rows.store) == 400
+
+
+async def test_a_layer_on_another_one_is_another_layer_as_with_docker(rows: Rows) -> None:
+    alone = await rows.image("alone:1", layers=("b",))
+    await rows.image("above:1", layers=("a", "b"))
+    assert shared_sizes(rows.store)[alone] == 0
+    assert layers_size(rows.store) == 300
+
+
+async def test_several_until_filters_all_hold(rows: Rows, family: dict[str, str]) -> None:
+    assert names(rows, family, {"until": "3|2"}) == ["child"]
 
 
 async def test_history_names_the_images_that_are_known(rows: Rows, family: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperstack.errors import Conflict, InvalidParameter, NotFound
+from hyperstack.errors import Conflict, InternalError, InvalidParameter, NotFound
 from hyperstack.image.catalog import chain_ids
 from hyperstack.image.remove import Removed, prune, remove
 from hyperstack.image.rows import load
@@ -258,7 +258,15 @@ async def test_prune_filters(rows: Rows, filters: dict[str, list[str]], left: in
     assert len(rows.store.catalog) == left
 
 
-@pytest.mark.parametrize("filters", [{"x": ["1"]}, {"dangling": ["maybe"]}, {"until": ["a", "b"]}])
+@pytest.mark.parametrize("filters", [{"x": ["1"]}, {"dangling": ["maybe"]}])
 async def test_prune_refuses_unknown_filters(rows: Rows, filters: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidParameter):
         await prune(rows.store, filters)
+
+
+@pytest.mark.parametrize("until", [["a", "b"], ["a"]])
+async def test_prune_calls_a_bad_time_its_own_failure_as_docker_does(
+    rows: Rows, until: list[str]
+) -> None:
+    with pytest.raises(InternalError):
+        await prune(rows.store, {"until": until})

@@ -24,12 +24,9 @@ MAX_JSON = 4 << 20
 JSON_BOUND = 60.0
 """Seconds for which a JSON body may take to arrive."""
 JSON = "application/json"
-_STANDING = (
-    ("Api-Version", API_VERSION),
-    ("Docker-Experimental", "false"),
-    ("Ostype", "linux"),
-    ("Server", SERVER),
-)
+UNVERSIONED = (("Api-Version", API_VERSION), ("Ostype", "linux"), ("Server", SERVER))
+"""Standing headers of an answer to a client whose version is not spoken."""
+_STANDING = (*UNVERSIONED, ("Docker-Experimental", "false"))
 _date = (0, "")
 
 
@@ -52,6 +49,8 @@ class Request:
         self.query = Query(query)
         self.params: dict[str, str] = {}
         self.version = version_tuple(API_VERSION)
+        self.standing: tuple[tuple[str, str], ...] = _STANDING
+        """Headers of every answer; a path that has no route is answered without, as by dockerd."""
         self.answered = False
         self.hijacked = False
         self.keep_alive = head.keep_alive
@@ -153,8 +152,8 @@ class Request:
     ) -> None:
         """Send a whole answer."""
         self.answered = True
-        fields = [*_STANDING, *headers]
-        if body or status not in (204, 304):
+        fields = [*self.standing, *headers]
+        if body or content_type != JSON:
             fields.append(("Content-Type", content_type))
         if status not in (204, 304):
             fields.append(("Content-Length", str(len(body))))
@@ -174,7 +173,7 @@ class Request:
     ) -> Stream:
         """Send the head of an answer whose body is written piece by piece."""
         self.answered = True
-        fields = [*_STANDING, *headers, ("Content-Type", content_type)]
+        fields = [*self.standing, *headers, ("Content-Type", content_type)]
         chunked = self.head.minor == 1
         if chunked:
             fields.append(("Transfer-Encoding", "chunked"))

@@ -22,6 +22,7 @@ Handler = Callable[[Request, "Engine"], Awaitable[None]]
 
 _VERSION = re.compile(r"/v([0-9]{1,3}(?:\.[0-9]{1,3})?)(/.*)\Z", re.DOTALL)
 _PARAMETER = re.compile(r"{(\w+)}")
+_SEGMENT = re.compile(r"<(\w+)>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,9 @@ class Router:
         self._routes: dict[tuple[str, str], list[Route]] = {}
 
     def add(self, method: str, path: str, handler: Handler, *, waits: bool = False) -> None:
-        """Add a route; ``{name}`` in *path* takes anything, slashes too, as in moby."""
-        pattern = _PARAMETER.sub(
-            r"(?P<\1>.*)", re.escape(path).replace(r"\{", "{").replace(r"\}", "}")
-        )
+        """Add a route; ``{name}`` in *path* takes anything, slashes too, ``<name>`` one segment."""
+        plain = re.escape(path).replace(r"\{", "{").replace(r"\}", "}")
+        pattern = _PARAMETER.sub(r"(?P<\1>.*)", _SEGMENT.sub(r"(?P<\1>[^/]+)", plain))
         route = Route(method=method, pattern=re.compile(pattern), handler=handler, waits=waits)
         self._routes.setdefault((method, _first(path)), []).append(route)
 

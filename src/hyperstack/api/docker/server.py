@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from hyperstack.api.docker import errors, http1
 from hyperstack.api.docker.connection import Connection
 from hyperstack.api.docker.hangup import HangupWatch
-from hyperstack.api.docker.request import BodyTooLarge, Request
+from hyperstack.api.docker.request import UNVERSIONED, BodyTooLarge, Request
 from hyperstack.api.docker.router import Route, Router, check_version, cleaned, split_version
 from hyperstack.errors import Forbidden, HyperError, InvalidParameter, NotFound
 
@@ -124,6 +124,7 @@ class ApiServer:
         """Find the handler. None: answered already. Raises NotFound or InvalidParameter."""
         path = unquote(target)
         if (clean := cleaned(path)) != path:
+            request.standing = ()
             await request.answer(301, headers=[("Location", clean)])
             return None
         version, path = split_version(path)
@@ -132,9 +133,14 @@ class ApiServer:
             return None
         found = self._router.find(request.head.method, path)
         if found is None or "\0" in path:
+            request.standing = ()
             raise NotFound("page not found")
         if version is not None:
-            request.version = check_version(version)
+            try:
+                request.version = check_version(version)
+            except InvalidParameter:
+                request.standing = UNVERSIONED
+                raise
         route, request.params = found
         return route
 

@@ -11,10 +11,12 @@ from hyperstack.api.docker.progress import send
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema import image as schema
+from hyperstack.api.docker.schema.platform import read_platform, read_platforms
 from hyperstack.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
+    from hyperstack.image.manifest import Platform
 
 MOST_NAMES = 1000
 """Images of one archive at most."""
@@ -44,14 +46,32 @@ async def list_images(request: Request, engine: Engine) -> None:
     if (old := request.query.text("filter")) and not request.at_least("1.41"):
         filters["reference"] = [old]
     found = engine.images.list(all_=request.query.flag("all"), filters=filters)
-    await request.answer_json([schema.image_summary(image, request.version) for image in found])
+    uses = engine.system.image_uses() if request.at_least("1.51") else None
+    wanted = request.at_least("1.42") and request.query.flag("shared-size")
+    shared = engine.images.shared_sizes() if wanted else {}
+    await request.answer_json(
+        [
+            schema.image_summary(
+                image,
+                request.version,
+                containers=-1 if uses is None else uses[image.id],
+                shared=shared.get(image.id, -1),
+            )
+            for image in found
+        ]
+    )
 
 
 async def inspect(request: Request, engine: Engine) -> None:
     """``GET /images/{name}/json``"""
-    await request.answer_json(
-        schema.image_inspect(engine.images.get(request.name), request.version)
-    )
+    query = request.query
+    text = query.text("platform") if request.at_least("1.49") else ""
+    if text and query.flag("manifests"):
+        raise InvalidParameter(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
+    image = engine.images.get(request.name, read_platform(text))
+    await request.answer_json(schema.image_inspect(image, request.version))
 
 
 async def history(request: Request, engine: Engine) -> None:
@@ -66,9 +86,14 @@ async def history(request: Request, engine: Engine) -> None:
                 size=item.size,
                 comment=item.comment,
             )
-            for item in engine.images.history(request.name)
+            for item in engine.images.history(request.name, _platform(request, "1.48"))
         ]
     )
+
+
+def _platform(request: Request, since: str) -> Platform | None:
+    """Return the platform that is asked for; clients older than API *since* ask for none."""
+    return read_platform(request.query.text("platform")) if request.at_least(since) else None
 
 
 def _auth(request: Request) -> Any:
@@ -131,6 +156,9 @@ async def push(request: Request, engine: Engine) -> None:
 async def tag(request: Request, engine: Engine) -> None:
     """``POST /images/{name}/tag``"""
     query = request.query
+    if not query.text("repo"):
+        await request.answer(200)  # nothing is done then, and dockerd says so to nobody
+        return
     await engine.images.tag(request.name, query.text("repo"), query.text("tag"))
     await request.answer(201)
 
@@ -138,8 +166,12 @@ async def tag(request: Request, engine: Engine) -> None:
 async def remove(request: Request, engine: Engine) -> None:
     """``DELETE /images/{name}``"""
     query = request.query
+    platforms = query.all("platforms") if request.at_least("1.50") else []
     done = await engine.images.remove(
-        request.name, force=query.flag("force"), prune=not query.flag("noprune")
+        request.name,
+        force=query.flag("force"),
+        prune=not query.flag("noprune"),
+        platform=read_platforms(platforms),
     )
     await request.answer_json(schema.deleted(done))
 

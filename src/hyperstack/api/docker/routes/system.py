@@ -19,6 +19,7 @@ from hyperstack.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
+    from hyperstack.engine.system import DiskUsage
 
 _UNCACHED = (("Cache-Control", "no-cache, no-store, must-revalidate"), ("Pragma", "no-cache"))
 _KINDS = frozenset({"container", "image", "volume", "build-cache"})
@@ -64,27 +65,35 @@ async def disk_usage(request: Request, engine: Engine) -> None:
         raise InvalidParameter(f"unknown object type: {kind}")
     wanted = kinds or _KINDS
     used = await engine.system.disk_usage()
-    made: dict[str, Any] = {}
-    if "image" in wanted:
-        made["LayersSize"] = used.layers_size
-        holders = [container.image_id for container, _, _ in used.containers]
-        made["Images"] = [
-            image_summary(i, request.version, containers=holders.count(i.id), shared=0)
-            for i in used.images
-        ]
-    if "container" in wanted:
-        modern = request.version >= MODERN
-        made["Containers"] = [
-            container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
-            for c, rw, root in used.containers
-        ]
-    if "volume" in wanted:
-        made["Volumes"] = [_volume(engine, found) for found in used.volumes]
-    if "build-cache" in wanted:
-        made["BuildCache"] = None
-        if not request.at_least("1.42"):
-            made["BuilderSize"] = 0
-    await request.answer_json(made)
+    images = _images(request, engine, used) if "image" in wanted else None
+    containers = _containers(request, engine, used) if "container" in wanted else None
+    volumes = [_volume(engine, found) for found in used.volumes] if "volume" in wanted else None
+    await request.answer_json(
+        {
+            "LayersSize": used.layers_size if "image" in wanted else 0,
+            "Images": images,
+            "Containers": containers,
+            "Volumes": volumes,
+            "BuildCache": [] if "build-cache" in wanted else None,
+        }
+    )
+
+
+def _images(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str, Any]]:
+    uses = engine.system.image_uses()
+    shared = engine.images.shared_sizes()
+    return [
+        image_summary(i, request.version, containers=uses[i.id], shared=shared.get(i.id, 0))
+        for i in used.images
+    ]
+
+
+def _containers(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str, Any]]:
+    modern = request.version >= MODERN
+    return [
+        container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
+        for c, rw, root in used.containers
+    ]
 
 
 def _volume(engine: Engine, found: Any) -> dict[str, Any]:

@@ -29,11 +29,12 @@ def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
         "Created": image.created or (rfc3339nano(image.created_ns) if image.created_ns else ZERO),
     }
     if version < (1, 45):
-        made["Container"] = image.container
+        if image.container:
+            made["Container"] = image.container
         made["ContainerConfig"] = image_config(ContainerConfig(), slim=False)
     made["DockerVersion"] = image.docker_version
     made["Author"] = image.author
-    made["Config"] = image_config(image.config, slim=version >= (1, 50))
+    made["Config"] = _config(image, slim=version >= (1, 50))
     made["Architecture"] = image.architecture
     if image.variant:
         made["Variant"] = image.variant
@@ -53,6 +54,12 @@ def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
             "digest": image.manifest.digest,
             "size": image.manifest.size,
         }
+    return made
+
+
+def _config(image: Image, *, slim: bool) -> dict[str, Any]:
+    made = image_config(image.config, slim=slim)
+    made.pop("StopTimeout", None)  # an image has none for dockerd, whatever its config says
     return made
 
 
