@@ -250,7 +250,7 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(host: H
 @pytest.mark.parametrize(
     ("text", "query", "status", "words"),
     [
-        ("FROM x\nFOO y\n", {}, 400, "dockerfile parse error line 2: unknown instruction: FOO"),
+        ("FROM x\nFOO y\n", {}, 400, "dockerfile parse error on line 2: unknown instruction: FOO"),
         ("FROM busybox\n", {"version": "2"}, 501, "BuildKit is not supported"),
         ("FROM busybox\n", {"squash": "1"}, 400, "squash is only supported with experimental mode"),
         ("FROM busybox\n", {"remote": "http://x"}, 501, "a remote build context is not supported"),

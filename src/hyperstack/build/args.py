@@ -75,7 +75,7 @@ class BuildArgs:
         return found
 
     def _value(self, name: str, declared: Mapping[str, str | None]) -> str | None:
-        if name in self._options:
-            return self._options[name]
+        if (given := self._options.get(name)) is not None:
+            return given
         default = declared.get(name)
         return self._meta.get(name) if default is None else default

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import posixpath
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,9 @@ from hyperstack.build.instructions import (
     parse_trigger,
 )
 from hyperstack.build.options import BuildOptions, Output, StepFailed
-from hyperstack.build.pulling import base_image
+from hyperstack.build.pulling import base_image, check_platform
 from hyperstack.build.sources import Digests
-from hyperstack.build.state import Stages, State
+from hyperstack.build.state import NOP, Stages, State
 from hyperstack.build.tree import Tree
 from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.ids import new_id, short
@@ -124,6 +125,12 @@ class Builder:
         name = shell.expand(stage.base, variables, self._escape)
         if not name:
             raise InvalidParameter(f"base name ({stage.base}) should not be blank")
+        if stage.platform:
+            try:
+                check_platform(platform)
+            except InvalidParameter as error:
+                words = f"failed to parse platform {platform}: {error.message}"
+                raise InvalidParameter(words) from error
         state.begin(await self._base(name, platform or self._options.platform))
         triggers = state.config.on_build or ()
         if not triggers:
@@ -175,7 +182,7 @@ class Builder:
             except HyperError as error:
                 log.warning("container %s of a build: %s", short(container), error)
                 continue
-            await self._text(f"Removing intermediate container {short(container)}\n")
+            await self._text(f" ---> Removed intermediate container {short(container)}\n")
 
     async def _cached(self, state: State, created_by: str) -> bool:
         found = await self._cache.probe(state.image, state.config, created_by)
@@ -201,18 +208,19 @@ class Builder:
         if step.keyword == "healthcheck" and old and old.test and old.test[0] != "NONE":
             words = " ".join(old.test)
             await self._text(f"Note: overriding previous HEALTHCHECK: [{words}]\n")
-        created_by = state.comment(metadata.apply(state, step, self._escape))
+        text = metadata.apply(state, step, self._escape)
+        created_by = state.comment(text)
         if not await self._cached(state, created_by):
-            container = await self._placeholder(state)
+            container = await self._placeholder(state, (NOP, text))
             await self._commit(state, created_by, layer=None, container=container)
 
-    async def _placeholder(self, state: State) -> str:
+    async def _placeholder(self, state: State, words: tuple[str, ...]) -> str:
         """Name the container of a step that runs nothing; it exists only if it is to stay."""
         if self._options.remove or self._options.force_remove or not state.image:
             container = new_id()
             self._containers[container] = False
         else:
-            config = replace(state.config, cmd=state.config.cmd or (*state.shell, "#(nop)"))
+            config = replace(state.config, cmd=(*state.shell, *words), entrypoint=None)
             container, _ = await self._bench.create(state.image, config, self._options.host)
         await self._text(f" ---> Running in {short(container)}\n")
         return container
@@ -221,16 +229,16 @@ class Builder:
         asked = step.args[0]
         if not asked:
             raise InvalidParameter("cannot normalize nothing")
-        path = asked
-        if not asked.startswith("/"):
-            path = copying.destination(state.config.working_dir, asked).rstrip("/") or "/"
+        path = posixpath.normpath(posixpath.join("/", state.config.working_dir, asked))
+        path = "/" + path.lstrip("/")
         state.set(working_dir=path)
-        created_by = state.comment_of_files(f"WORKDIR {path}")
+        text = f"{NOP}WORKDIR {path}"
+        created_by = state.comment_of_files(text)
         if await self._cached(state, created_by):
             return
         async with self._bench.root(state.image) as root:
             made = await files.make_folder(root, path)
-            container = await self._placeholder(state)
+            container = await self._placeholder(state, (text,))
             if made:
                 async with self._spooled(await root.diff()) as layer:
                     await self._commit(state, created_by, layer=layer, container=container)
@@ -249,7 +257,7 @@ class Builder:
             return
         config = replace(
             state.config,
-            cmd=command,
+            cmd=command or state.config.cmd,
             entrypoint=("",),
             env=(*state.config.env, *(f"{k}={v}" for k, v in args.items())),
             healthcheck=Healthcheck(test=("NONE",)),
@@ -264,9 +272,9 @@ class Builder:
         assert config.cmd is not None
         if not state.image:
             raise InvalidParameter(
-                "failed to create shim task: OCI runtime create failed: unable to start container "
-                f"process: exec: {shell.go_quote(config.cmd[0])}: stat {config.cmd[0]}: no such "
-                "file or directory: unknown"
+                "failed to create task for container: failed to create shim task: OCI runtime "
+                "create failed: runc create failed: unable to start container process: exec: "
+                f"{shell.go_quote(config.cmd[0])}: stat {config.cmd[0]}: no such file or directory"
             )
         container, warnings = await self._bench.create(state.image, config, self._options.host)
         self._containers[container] = True
@@ -290,12 +298,12 @@ class Builder:
 
     async def _copy(self, state: State, step: Instruction) -> None:
         command = step.keyword.upper()
-        if "chmod" in step.flags:
+        if step.flags.get("chmod"):
             raise InvalidParameter(NEEDS_BUILDKIT.format("chmod"))
         *names, asked = step.args
         for name in names:
             _refuse_url(name, command)
-        image = await self._from(step.flags["from"]) if "from" in step.flags else None
+        image = await self._from(step.flags["from"]) if step.flags.get("from") else None
         async with contextlib.AsyncExitStack() as stack:
             picked: list[copying.Picked] = []
             digest = self._digests.find(image, names) if image is not None else ""
@@ -304,7 +312,7 @@ class Builder:
                 digest = copying.digest(picked)
             chown = step.flags.get("chown", "")
             owner = f"--chown={chown}" if chown else ""
-            created_by = state.comment_of_files(f"{command} {owner}{digest} in {asked} ")
+            created_by = state.comment_of_files(f"{NOP}{command} {owner}{digest} in {asked} ")
             if await self._cached(state, created_by):
                 return
             picked = picked or await self._pick(image, names, command, stack)
@@ -351,7 +359,7 @@ class Builder:
                 picked,
                 place,
                 chown=step.flags.get("chown", ""),
-                keep="from" in step.flags,
+                keep=bool(step.flags.get("from")),
                 unpack=command == "ADD",
             )
             async with self._spooled(await root.diff()) as layer:

@@ -1,15 +1,16 @@
 """A Dockerfile's text as lines: directives, comments, continuations, then keyword, flags and rest.
 
-Dockerfile reference, "Format" and "Parser directives", as the classic builder reads them: here
-documents belong to BuildKit's language and are plain words here. Meaning comes in
-``instructions.py``.
+Dockerfile reference, "Format", "Parser directives" and "Here-documents", as the classic builder
+reads them: the lines of here documents are passed over, since only BuildKit makes files of them.
+Meaning comes in ``instructions.py``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hyperstack.build import shell
 from hyperstack.errors import InvalidParameter
 
 MAX_TEXT = 2 << 20
@@ -20,6 +21,9 @@ MAX_LINES = 10_000
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _QUOTES = "\"'"
+_HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)\Z")
+_WITH_HEREDOCS = ("add", "copy", "run")
+_DIRECTIVES = ("check", "escape", "syntax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,16 @@ class Line:
     original: str
     """All of it, continuations joined."""
     number: int = 1
+    heredocs: bool = False
+    """Here documents followed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heredoc:
+    """A word like ``<<EOF``. *chomp*: ``<<-EOF``, whose end may be behind tabs."""
+
+    name: str
+    chomp: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +93,7 @@ class _Reader:
                 continue
             if goes_on:
                 line = self._join(line)
-            found.append(split_line(line, number))
+            found.append(self._with_heredocs(split_line(line, number)))
             if len(found) > MAX_LINES:
                 raise InvalidParameter(f"more than {MAX_LINES} instructions in one Dockerfile")
         if self.warnings:
@@ -87,6 +101,18 @@ class _Reader:
                 "[WARNING]: Empty continuation lines will become errors in a future release."
             )
         return found
+
+    def _with_heredocs(self, line: Line) -> Line:
+        """Pass over the here documents of an instruction that may have some."""
+        asked = heredocs(line)
+        for one in asked:
+            end = None
+            while self._at < len(self._rows) and end != one.name:
+                row = self._next()
+                end = row.lstrip("\t") if one.chomp else row
+            if end != one.name:
+                raise InvalidParameter("unterminated heredoc")
+        return replace(line, heredocs=bool(asked))
 
     def _next(self) -> str:
         row = self._rows[self._at].removesuffix("\r")
@@ -110,7 +136,7 @@ class _Reader:
             parts.append(part)
         joined = "".join(parts)
         if empty:
-            self.warnings.append(f"[WARNING]: Empty continuation line found in:\n    {joined}")
+            self.warnings.append(f"[WARNING]: Empty continuation line found in: {joined}")
         return joined
 
     def _cut(self, row: str) -> tuple[str, bool]:
@@ -125,7 +151,7 @@ class _Reader:
             return
         match = _DIRECTIVE.match(row)
         name = match[1].lower() if match else ""
-        if match is None or name not in ("escape", "syntax"):
+        if match is None or name not in _DIRECTIVES:
             self._directives = None
             return
         if name in self._directives:
@@ -154,6 +180,26 @@ def split_line(line: str, number: int = 1) -> Line:
         original=line,
         number=number,
     )
+
+
+def heredoc(word: str) -> Heredoc | None:
+    """Read a word that begins a here document, None if it does not. Raises InvalidParameter."""
+    match = _HEREDOC.match(word)
+    names = shell.split(match[2], "\\") if match else []
+    if match is None or len(names) != 1:
+        return None
+    return Heredoc(name=shell.unquoted(names[0]), chomp=bool(match[1]))
+
+
+def heredocs(line: Line) -> list[Heredoc]:
+    """Return the here documents that an instruction begins. Raises InvalidParameter."""
+    if "<<" not in line.rest:
+        return []
+    inner = split_line(line.rest) if line.keyword == "onbuild" else line
+    if inner.keyword not in _WITH_HEREDOCS or shell.json_words(inner.rest) is not None:
+        return []
+    words = shell.split(inner.rest, "\\")
+    return [found for word in words if (found := heredoc(word)) is not None]
 
 
 def _flags(text: str, flags: list[str]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hyperstack.build import dockerfile, shell
+from hyperstack.build import dockerfile, flags, shell
 from hyperstack.build.dockerfile import Line
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import Healthcheck
@@ -80,7 +80,7 @@ def parse(text: str, name: str = "Dockerfile") -> Dockerfile:
         try:
             found = _instruction(one)
         except InvalidParameter as error:
-            where = f"dockerfile parse error line {one.line.number}: "
+            where = f"dockerfile parse error on line {one.line.number}: "
             raise InvalidParameter(where + error.message) from None
         if isinstance(found, Stage):
             stages.append(found)
@@ -152,19 +152,9 @@ class _Args:
             return ()
         return tuple(_BLANKS.split(rest)) if divided else (rest,)
 
-    def flags(self, *known: str) -> dict[str, str]:
-        """Return the flags in front. Raises InvalidParameter for others, twins, empty ones."""
-        found: dict[str, str] = {}
-        for flag in self.line.flags:
-            name, equals, value = flag[2:].partition("=")
-            if name not in known:
-                raise InvalidParameter(f"Unknown flag: {name}")
-            if name in found:
-                raise InvalidParameter(f"Duplicate flag specified: {name}")
-            if not equals:
-                raise InvalidParameter(f"Missing a value on flag: {name}")
-            found[name] = value
-        return found
+    def flags(self, texts: Sequence[str], switches: Sequence[str] = ()) -> dict[str, str]:
+        """Return the flags in front. Raises InvalidParameter, see ``flags.read``."""
+        return flags.read(self.line.flags, texts, switches)
 
 
 def _pairs(keyword: str, rest: str, escape: str) -> tuple[Pair, ...]:
@@ -194,11 +184,12 @@ def _arg_pairs(rest: str, escape: str) -> tuple[Pair, ...]:
 def _instruction(one: _Args) -> Instruction | Stage:
     maker = _MAKERS.get(one.line.keyword)
     if maker is None:
-        raise InvalidParameter(f"unknown instruction: {one.line.keyword.upper()}")
+        word = one.line.original.split(maxsplit=1)[0]
+        raise InvalidParameter(f"unknown instruction: {word}{flags.meant(word, _MAKERS)}")
     return maker(one)
 
 
-def _make(one: _Args, *flags: str, **values: object) -> Instruction:
+def _make(one: _Args, *texts: str, switches: Sequence[str] = (), **values: object) -> Instruction:
     made = Instruction(
         keyword=one.line.keyword,
         code=one.line.original.strip(),
@@ -206,7 +197,7 @@ def _make(one: _Args, *flags: str, **values: object) -> Instruction:
         args=one.args,
         json=one.json,
         pairs=one.pairs,
-        flags=one.flags(*flags),
+        flags=one.flags(texts, switches),
     )
     return replace(made, **values) if values else made  # type: ignore[arg-type]  # fields of it
 
@@ -233,7 +224,20 @@ def _copy(one: _Args) -> Instruction:
             f"{keyword} requires at least two arguments, but only one was provided. Destination "
             "could not be determined"
         )
-    return _make(one, "chown", "chmod", *(("from",) if keyword == "COPY" else ()))
+    texts, switches = _COPY_FLAGS[keyword]
+    made = _make(one, *texts, switches=switches)
+    if not one.line.heredocs:
+        return made
+    names = tuple(name for name in one.args[:-1] if dockerfile.heredoc(name) is None)
+    return replace(made, args=(*names, one.args[-1]))
+
+
+_COPY_FLAGS = {
+    "COPY": (("chmod", "chown", "exclude", "from"), ("link",)),
+    "ADD": (("checksum", "chmod", "chown", "exclude"), ("keep-git-dir", "link", "unpack")),
+}
+"""Those with and without a value. Only ``chown`` and ``from`` mean something here, ``chmod`` is
+refused, and the rest is passed over, as by Docker."""
 
 
 def _from(one: _Args) -> Stage:
@@ -251,7 +255,7 @@ def _from(one: _Args) -> Stage:
     return Stage(
         base=args[0],
         name=name,
-        platform=one.flags("platform").get("platform", ""),
+        platform=one.flags(("platform",)).get("platform", ""),
         code=one.line.original.strip(),
     )
 
@@ -267,10 +271,10 @@ def _onbuild(one: _Args) -> Instruction:
 
 
 def _run(one: _Args) -> Instruction:
-    used = [flag[2:].partition("=")[0] for flag in one.line.flags]
-    made = _make(one, *used)
-    if used:  # refused when its turn comes, as the classic builder does
-        return replace(made, flags={used[0]: ""})
+    made = _make(one, "device", "mount", "network")  # they are refused when their turn comes
+    network = made.flags.get("network", "default") or "default"
+    if network not in ("default", "none", "host"):
+        raise InvalidParameter(f"invalid network mode {shell.go_quote(network)}")
     return made
 
 
@@ -302,24 +306,24 @@ def _healthcheck(one: _Args) -> Instruction:
             raise InvalidParameter("HEALTHCHECK NONE takes no arguments")
         return _make(one, health=Healthcheck(test=("NONE",)))
     known = ("interval", "timeout", "start-period", "start-interval", "retries")
-    flags = one.flags(*known)
+    given = one.flags(known)
     if kind != "CMD":
         raise InvalidParameter(f"Unknown type {shell.go_quote(kind)} in HEALTHCHECK (try CMD)")
     if not command:
         raise InvalidParameter("Missing command after HEALTHCHECK CMD")
     health = Healthcheck(
         test=("CMD" if one.json else "CMD-SHELL", *command),
-        interval=_duration("interval", flags),
-        timeout=_duration("timeout", flags),
-        start_period=_duration("start-period", flags),
-        start_interval=_duration("start-interval", flags),
-        retries=_retries(flags.get("retries", "")),
+        interval=_duration("interval", given),
+        timeout=_duration("timeout", given),
+        start_period=_duration("start-period", given),
+        start_interval=_duration("start-interval", given),
+        retries=_retries(given.get("retries", "")),
     )
     return _make(one, *known, health=health)
 
 
-def _duration(name: str, flags: Mapping[str, str]) -> int:
-    text = flags.get(name, "")
+def _duration(name: str, given: Mapping[str, str]) -> int:
+    text = given.get(name, "")
     if text in ("", "0"):
         return 0
     value = parse_duration(text)

@@ -12,11 +12,10 @@ from dataclasses import replace
 
 import msgspec
 
-from hyperstack.build import shell
+from hyperstack.build import ports, shell
 from hyperstack.build.instructions import Instruction
 from hyperstack.build.state import State
 from hyperstack.errors import InvalidParameter
-from hyperstack.image.changes import port_range
 from hyperstack.model import Healthcheck
 
 MOST_PORTS = 65_536 * 3
@@ -103,20 +102,20 @@ def _volume(state: State, step: Instruction, escape: str) -> str:
 def _expose(state: State, step: Instruction, escape: str) -> str:
     variables = state.variables()
     texts = [w for text in step.args for w in shell.expand_words(text, variables, escape)]
-    found = [port for text in texts for port in port_range(text)]
-    ports = tuple(dict.fromkeys((*state.config.exposed_ports, *found)))
-    if len(ports) > MOST_PORTS:
+    found = [port for text in texts for port in ports.exposed(text)]
+    exposed = tuple(dict.fromkeys((*state.config.exposed_ports, *found)))
+    if len(exposed) > MOST_PORTS:
         raise InvalidParameter("too many ports exposed")
-    state.set(exposed_ports=ports)
+    state.set(exposed_ports=exposed)
     return f"EXPOSE {' '.join(texts)}"
 
 
 def _stopsignal(state: State, step: Instruction, escape: str) -> str:
     text = step.args[0]
     name = text.upper().removeprefix("SIG")
-    number = int(text) if text.isdigit() and len(text) < 4 else 0
-    if not (0 < number <= 64 or name in _SIGNALS or _REALTIME.match(name)):
-        raise InvalidParameter(f"Invalid signal: {text}")
+    number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else 0
+    if not (number or name in _SIGNALS or _REALTIME.match(name)):
+        raise InvalidParameter(f"invalid signal: {text}")
     state.set(stop_signal=text)
     return f"STOPSIGNAL {text}"
 
@@ -148,24 +147,13 @@ def _healthcheck(state: State, step: Instruction, escape: str) -> str:
         new, **{name: getattr(new, name) or getattr(old, name) for name in _INHERITED}
     )
     state.set(healthcheck=merged)
-    return f"HEALTHCHECK {health_words(new)}"
+    times = " ".join(
+        go_duration(ns) for ns in (new.interval, new.timeout, new.start_period, new.start_interval)
+    )
+    return f"HEALTHCHECK &{{[{' '.join(new.test)}] {times} {new.retries}}}"
 
 
 _INHERITED = ("interval", "timeout", "start_period", "start_interval", "retries")
-
-
-def health_words(check: Healthcheck) -> str:
-    """Return a health check as Go's ``%q`` writes the structure."""
-    times = (check.interval, check.timeout, check.start_period, check.start_interval)
-    written = " ".join(f'"{go_duration(ns)}"' for ns in times)
-    return f"&{{{_quoted(check.test)} {written} '{_rune(check.retries)}'}}"
-
-
-def _rune(number: int) -> str:
-    """Return a number as the character that ``%q`` takes it for."""
-    if number > 0x10FFFF or 0xD800 <= number < 0xE000:
-        return "\ufffd"
-    return "\\'" if number == ord("'") else shell.go_quote(chr(number))[1:-1].replace('\\"', '"')
 
 
 def go_duration(ns: int) -> str:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from hyperstack.build.options import BuildOptions, Output
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import NotFound
 from hyperstack.image.service import Image, ImageService
 
 
@@ -22,10 +22,9 @@ async def base_image(
     Raises InvalidParameter for a bad name or platform, and what a pull raises.
     """
     if not options.pull:
+        # One that is here will do whatever its platform is, as with Docker.
         with contextlib.suppress(NotFound):
-            image = images.get(name)
-            if _fits(image, platform):
-                return image
+            return images.get(name)
     # These take longer to import than most builds need them for.
     from hyperstack.image.auth import choose
     from hyperstack.image.reference import Reference
@@ -39,15 +38,8 @@ async def base_image(
     return images.get(name)
 
 
-def _fits(image: Image, platform: str) -> bool:
-    """Tell whether an image is what was asked for. Raises InvalidParameter for a bad platform."""
-    if not platform:
-        return True
+def check_platform(platform: str) -> None:
+    """Raise InvalidParameter for a platform that is none."""
     from hyperstack.image.manifest import Platform
 
-    try:
-        wanted = Platform.parse(platform)
-    except InvalidParameter as error:
-        raise InvalidParameter(f"failed to parse platform {platform}: {error.message}") from error
-    its = Platform(os=image.os or "linux", architecture=image.architecture, variant=image.variant)
-    return wanted.accepts(its)
+    Platform.parse(platform)

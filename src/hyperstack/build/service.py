@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-from hyperstack.build import context, instructions
+from hyperstack.build import context, instructions, shell
 from hyperstack.build.bench import Bench
 from hyperstack.build.builder import LAYERS, Builder, Say
 from hyperstack.build.options import BuildOptions, Output
+from hyperstack.build.pulling import check_platform
 from hyperstack.build.sources import Digests
 from hyperstack.build.tree import Tree
 from hyperstack.errors import InvalidParameter
@@ -50,6 +51,8 @@ class BuildService:
         InvalidParameter for a bad Dockerfile, StepFailed for a command that failed, and what its
         parts raise.
         """
+        if options.platform:
+            check_platform(options.platform)
         queue: asyncio.Queue[Output | None] = asyncio.Queue(WAITING)
         names = _names(options.tags)
 
@@ -86,7 +89,8 @@ class BuildService:
             tree = await context.load(spool)
             file = _read(tree, options)
             if file.warnings:
-                await say(Output(text="\n".join(file.warnings) + "\n", stderr=True))
+                for warning in file.warnings:
+                    await say(Output(text=f"{warning}\n", stderr=True))
             with self._images.hold():
                 builder = Builder(
                     options=options,
@@ -130,7 +134,8 @@ def _read(tree: Tree, options: BuildOptions) -> instructions.Dockerfile:
         wanted = options.target.lower()
         at = next((n for n, stage in enumerate(stages) if stage.name == wanted), None)
         if at is None:
-            raise InvalidParameter(f"failed to reach build target {options.target} in Dockerfile")
+            name = shell.go_quote(options.target)
+            raise InvalidParameter(f"target stage {name} could not be found")
         stages = stages[: at + 1]
     instructions.labelled(stages, options.labels)
     return instructions.with_stages(file, stages)

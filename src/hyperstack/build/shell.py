@@ -2,15 +2,19 @@
 replacement").
 
     $NAME  ${NAME}  ${NAME:-word}  ${NAME-word}  ${NAME:+word}  ${NAME+word}  ${NAME:?word}
+    ${NAME#pattern}  ${NAME##pattern}  ${NAME%pattern}  ${NAME%%pattern}
+    ${NAME/pattern/word}  ${NAME//pattern/word}
 
-The escape character is the file's own. Pattern modifiers (``#``, ``%``, ``/``) are BuildKit's.
+The escape character is the file's own.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 
+from hyperstack.build.patterns import ShellPattern
 from hyperstack.errors import InvalidParameter
 
 MAX_EXPANDED = 1 << 20
@@ -44,6 +48,11 @@ def split(text: str, escape: str) -> list[str]:
             quote = character
         word.append(character)
     return [*words, "".join(word)] if started and word else words
+
+
+def unquoted(word: str) -> str:
+    """Return a word without its quotes; variables stay. Raises InvalidParameter."""
+    return "".join(shlex.split(word, posix=True)) if set(word) & set("\"'\\") else word
 
 
 def go_quote(text: str) -> str:
@@ -111,8 +120,11 @@ class _Expansion:
                     word += character
         return [*words, word] if word else words
 
-    def _level(self, end: str) -> list[tuple[str, bool]]:
-        """Expand up to *end*, which is passed over, or to the end of the text."""
+    def _level(self, end: str, *, raw: bool = False) -> list[tuple[str, bool]]:
+        """Expand up to *end*, which is passed over, or to the end of the text.
+
+        *raw*: the escape character stays, for a pattern to read.
+        """
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._wrong("nested too deep")
@@ -123,9 +135,12 @@ class _Expansion:
             if character == end:
                 self._depth -= 1
                 return parts
-            parts.append(self._next(character))
+            part = self._next(character)
+            parts.append(
+                (character + part[0], False) if raw and character == self._escape else part
+            )
         if end:
-            raise self._wrong("syntax error: missing '}'")
+            raise self._wrong(f"syntax error: missing '{end}'{' in ${' if end == '/' else ''}")
         return parts
 
     def _next(self, character: str) -> tuple[str, bool]:
@@ -203,22 +218,23 @@ class _Expansion:
 
     def _braced(self, name: str) -> str:
         value = self._variables.get(name)
-        modifier = self._text[self._at : self._at + 1]
-        self._at += 1
+        modifier = self._take()
         if modifier == "}":
             return value or ""
+        if modifier == "/":
+            return self._replaced(value or "")
+        if modifier in ("#", "%"):
+            return self._trimmed(value or "", modifier)
         colon = modifier == ":"
         if colon:
-            modifier = self._text[self._at : self._at + 1]
-            self._at += 1
+            modifier = self._take()
+            if modifier in ("#", "%"):
+                raise self._unsupported(":" + modifier)
+        elif modifier not in ("-", "+", "?"):
+            raise self._unsupported(modifier or "\ufffd")
+        word = self._word("}")
         if modifier not in ("-", "+", "?"):
-            shown = (":" if colon else "") + modifier
-            raise self._wrong(
-                f"unsupported modifier ({shown}) in substitution"
-                if modifier
-                else "syntax error: missing '}'"
-            )
-        word = "".join(text for text, _ in self._level("}"))
+            raise self._unsupported(":" + modifier)
         there = bool(value) if colon else value is not None
         if modifier == "+":
             return word if there else ""
@@ -226,6 +242,39 @@ class _Expansion:
             return (value or "") if there else word
         state = "empty" if value is not None else "unset"
         raise self._wrong(f"{name}: {word or f'is not allowed to be {state}'}")
+
+    def _take(self) -> str:
+        """Return the next character, nothing at the end."""
+        self._at += 1
+        return self._text[self._at - 1 : self._at]
+
+    def _word(self, end: str, *, raw: bool = False) -> str:
+        return "".join(text for text, _ in self._level(end, raw=raw))
+
+    def _trimmed(self, value: str, modifier: str) -> str:
+        """``${name#pattern}`` and its like."""
+        word = self._word("}", raw=True)
+        longest = word.startswith(modifier)
+        pattern = self._pattern(word[longest:])
+        if modifier == "#":
+            return pattern.without_prefix(value, longest=longest)
+        return pattern.without_suffix(value, longest=longest)
+
+    def _replaced(self, value: str) -> str:
+        """``${name/pattern/word}`` and with two slashes."""
+        every = self._text.startswith("/", self._at)
+        self._at += every
+        pattern = self._pattern(self._word("/", raw=True))
+        return pattern.replaced(value, self._word("}", raw=True), every=every)
+
+    def _pattern(self, text: str) -> ShellPattern:
+        try:
+            return ShellPattern(text)
+        except InvalidParameter as error:
+            raise self._wrong(error.message) from None
+
+    def _unsupported(self, modifier: str) -> InvalidParameter:
+        return self._wrong(f"unsupported modifier ({modifier}) in substitution")
 
     def _wrong(self, what: str) -> InvalidParameter:
         return InvalidParameter(f"failed to process {go_quote(self._text[:200])}: {what}")

@@ -52,8 +52,8 @@ class State:
         return " ".join((*self.shell, NOP, text))
 
     def comment_of_files(self, text: str) -> str:
-        """Return what the history says of WORKDIR, COPY and ADD: one blank less, by tradition."""
-        return " ".join((*self.shell, NOP + text))
+        """Return what the history says of WORKDIR, COPY and ADD, whose text has ``NOP`` in it."""
+        return " ".join((*self.shell, text))
 
     def command(self, args: Sequence[str], *, listed: bool) -> tuple[str, ...]:
         """Return a command line: the exec form as it is, the other one for the shell."""

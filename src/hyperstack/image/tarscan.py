@@ -36,7 +36,7 @@ class TarScanner:
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self.entries = 0
         self.content_size = 0
-        """Bytes of regular files: what Docker calls the layer's size."""
+        """Bytes of regular files and of links' targets: what Docker calls the layer's size."""
         self._max_entries = max_entries
         self._held = bytearray()
         """An entry's headers until its last one is whole: extensions, then the header."""
@@ -145,6 +145,7 @@ class TarScanner:
                 self._folders.discard(path)
                 if header.type == tarfmt.SYMLINK:
                     self._links.add(path)
+                    self.content_size += len(header.link)
             out.append(self._released(bool(pax)))
             self.content_size += header.size
         self._skip = tarfmt.padded(header.size)

@@ -55,8 +55,28 @@ def test_what_is_no_dockerfile_is_refused_in_words(text: str, words: str) -> Non
 
 def test_an_empty_continuation_line_is_warned_of() -> None:
     warnings = dockerfile.read("RUN a \\\n\n b\n").warnings
-    assert warnings[0] == "[WARNING]: Empty continuation line found in:\n    RUN a  b"
+    assert warnings[0] == "[WARNING]: Empty continuation line found in: RUN a  b"
     assert len(warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rests"),
+    [
+        ("RUN <<EOF\na\nb\nEOF\nRUN c", ["<<EOF", "c"]),
+        ("COPY <<'E F' <<-B /x\n1\nE F\n2\n\tB\nRUN c", ["<<'E F' <<-B /x", "c"]),
+        ("ONBUILD RUN <<E\nE\nRUN c", ["RUN <<E", "c"]),
+        ("ENV A=<<E\nRUN c", ["A=<<E", "c"]),
+        ('RUN ["<<E"]\nRUN c', ['["<<E"]', "c"]),
+        ("RUN a <<< b\nRUN c", ["a <<< b", "c"]),
+    ],
+)
+def test_the_lines_of_here_documents_are_passed_over(text: str, rests: list[str]) -> None:
+    assert [line.rest for line in dockerfile.read(text).lines] == rests
+
+
+def test_a_here_document_without_its_end_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="unterminated heredoc"):
+        dockerfile.read("RUN <<EOF\n EOF\n")
 
 
 def test_flags_are_taken_off_with_their_quotes() -> None:

@@ -55,13 +55,18 @@ def test_a_trigger_is_kept_as_written() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("FOO x", "unknown instruction: FOO"),
+        ("FOO x", "unknown instruction: FOO (did you mean FROM?)"),
+        ("lable x", "unknown instruction: lable (did you mean label?)"),
+        ("nothing x", "unknown instruction: nothing"),
         ("COPY a", "COPY requires at least two arguments, but only one was provided. "
          "Destination could not be determined"),
-        ("COPY --foo=1 a b", "Unknown flag: foo"),
-        ("COPY --from a b", "Missing a value on flag: from"),
-        ("COPY --from=a --from=b c d", "Duplicate flag specified: from"),
-        ("ADD --from=a b c", "Unknown flag: from"),
+        ("COPY --foo=1 a b", "unknown flag: --foo (did you mean from?)"),
+        ("COPY --from a b", "missing a value on flag: --from"),
+        ("COPY --from=a --from=b c d", "duplicate flag specified: --from"),
+        ("COPY --link=x a b", "expecting boolean value for flag --link, not: x"),
+        ("RUN --network=foo x", 'invalid network mode "foo"'),
+        ("RUN --security=x y", "unknown flag: --security"),
+        ("ADD --from=a b c", "unknown flag: --from"),
         ("ENV", "ENV requires at least one argument"),
         ("ENV =x", "ENV names can not be blank"),
         ("WORKDIR", "WORKDIR requires exactly one argument"),
@@ -83,7 +88,7 @@ def test_a_trigger_is_kept_as_written() -> None:
 def test_a_wrong_instruction_is_refused_with_its_line(line: str, words: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         instructions.parse(f"FROM x\n\n{line}\n")
-    assert caught.value.message == f"dockerfile parse error line 3: {words}"
+    assert caught.value.message == f"dockerfile parse error on line 3: {words}"
 
 
 @pytest.mark.parametrize(

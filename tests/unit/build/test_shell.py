@@ -41,7 +41,11 @@ def test_words_are_expanded_as_docker_does(word: str, made: str) -> None:
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        ("${A", "missing '}'"),
+        ("${A", "unsupported modifier (\ufffd) in substitution"),
+        ("${A:", "missing '}'"),
+        ("${A:}", "missing '}'"),
+        ("${A:x}", "unsupported modifier (:x) in substitution"),
+        ("${A:#x}", "unsupported modifier (:#) in substitution"),
         ("${", "missing '}'"),
         ("${}", "bad substitution"),
         ("'a", "looking for matching single-quote"),

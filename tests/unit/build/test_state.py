@@ -42,7 +42,7 @@ def test_history_has_the_classic_builders_words() -> None:
         "VOLUME [/v /u]",
         'CMD ["a" "b\\"c"]',
         'ENTRYPOINT ["/bin/sh" "-c" "echo x"]',
-        'HEALTHCHECK &{["CMD-SHELL" "x"] "1m30s" "1.5s" "0s" "0s" \'\\x03\'}',
+        "HEALTHCHECK &{[CMD-SHELL x] 1m30s 1.5s 0s 0s 3}",
         "SHELL [/bin/sh -ec]",
         "ONBUILD RUN x",
         "MAINTAINER m",
@@ -79,8 +79,9 @@ def test_arguments_have_scopes() -> None:
     stage.add("A", "default")
     stage.add("G", None)
     stage.add("N", "default")
-    assert stage.environment(["PATH=x"]) == {"A": "given", "G": "global", "http_proxy": "p"}
-    assert stage.environment(["A=env"]) == {"G": "global", "http_proxy": "p"}
+    rest = {"G": "global", "N": "default", "http_proxy": "p"}
+    assert stage.environment(["PATH=x"]) == {"A": "given", **rest}
+    assert stage.environment(["A=env"]) == rest
     assert not stage.counts("http_proxy")
     assert stage.counts("A")
     assert args.unused() == ["U"]
