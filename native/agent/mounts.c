@@ -41,6 +41,30 @@ static int share_tree(const struct mount_spec *mount, int *tree, struct failure 
     return error ? fail_errno(failure, STAGE_MOUNT, -error, "opening share %s", mount->source) : 0;
 }
 
+/* A sibling's file becomes this container's as well, and outlives the sibling. False: it has none. */
+static bool borrow_file(const struct mount_spec *mount, const char *path)
+{
+    char theirs[CONTAINER_PATH];
+    const struct container *sibling = *mount->source ? container_find(mount->source) : NULL;
+    for (size_t i = 0; sibling && i < sibling->file_count; i++) {
+        if (strcmp(sibling->files[i], mount->target))
+            continue;
+        snprintf(theirs, sizeof theirs, "/c/%s/files/%zu", sibling->id, i);
+        unlink(path);
+        return !link(theirs, path);
+    }
+    return false;
+}
+
+static int borrowed_tree(const char *path, int *tree)
+{
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int error = fd < 0 ? -errno : clone_tree(fd, tree);
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
 static int file_tree(const char *id, const struct mount_spec *mount, size_t number, int *tree,
                      struct failure *failure)
 {
@@ -48,6 +72,9 @@ static int file_tree(const char *id, const struct mount_spec *mount, size_t numb
     if (number >= FILES_MOST)
         return fail(failure, STAGE_MOUNT, E2BIG, "too many private files");
     snprintf(path, sizeof path, "/c/%s/files/%zu", id, number);
+    if (borrow_file(mount, path) && !borrowed_tree(path, tree))
+        return 0;
+    unlink(path); /* what a start that failed has left may be somebody else's, too */
     mode_t mode = mount->mode ? mount->mode : 0644;
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
     int error = fd < 0 || write(fd, mount->content ? mount->content : (const uint8_t *)"",

@@ -73,7 +73,7 @@ static int make_shm(const struct container_spec *spec, const struct room *room,
                     struct failure *failure)
 {
     char data[64];
-    if (mounts_cover(spec, "/dev/shm"))
+    if (mounts_cover(spec, "/dev/shm") || spec->shm_size < 0)
         return 0;
     if (room->shm >= 0) {
         int target = open("/dev/shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -94,7 +94,8 @@ static int make_dev(const struct container_spec *spec, const struct room *room,
     if (real_folder("/dev", failure) ||
         put("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k", failure))
         return -1;
-    if (mkdir("/dev/pts", 0755) || mkdir("/dev/shm", 01777) || mkdir("/dev/mqueue", 0755))
+    if (mkdir("/dev/pts", 0755) || (spec->shm_size >= 0 && mkdir("/dev/shm", 01777)) ||
+        mkdir("/dev/mqueue", 0755))
         return fail_errno(failure, STAGE_MOUNT, errno, "making folders in /dev");
     if (devices_make(spec, room->devices, failure) || make_shm(spec, room, failure))
         return -1;

@@ -167,7 +167,7 @@ static void container_field(struct source_of from, const struct field *field, vo
         spec->privileged = field_flag(from.reader, field);
         break;
     case F_CONTAINER_SHM_SIZE:
-        spec->shm_size = number_of(from, field, 0, INT64_MAX);
+        spec->shm_size = number_of(from, field, -1, INT64_MAX);
         break;
     case F_CONTAINER_DNS:
         spec->dns = field_flag(from.reader, field);

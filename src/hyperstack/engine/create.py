@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hyperstack.engine import disks, names, runtimes
+from hyperstack.engine import disks, joining, names, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.tmpfs import parse_tmpfs
@@ -56,8 +56,8 @@ async def create(
     chosen = _claim_name(core, name, identifier)
     made: tuple[MountState, ...] = ()
     try:
-        merged = merge_image(config, image, identifier, host)
-        settled = _settle_host(core, host)
+        merged = merge_image(config, image, identifier)
+        settled = joining.settle(core.table, _settle_host(core, host))
         check_refusals(settled)
         made = await resolve_mounts(core.volumes, merged, settled, core.table)
         size = storage_size(settled, core.config.storage_size)
@@ -125,9 +125,7 @@ def _claim_name(core: Core, name: str | None, identifier: ContainerId) -> str:
     return chosen
 
 
-def merge_image(
-    config: ContainerConfig, image: Image, identifier: str, host: HostConfig
-) -> ContainerConfig:
+def merge_image(config: ContainerConfig, image: Image, identifier: str) -> ContainerConfig:
     """Fill what the user left open from the image's configuration, as Docker's create does."""
     base = image.config
     entrypoint, cmd = config.entrypoint, config.cmd
@@ -141,7 +139,7 @@ def merge_image(
 
     return msgspec.structs.replace(
         config,
-        hostname=config.hostname or _hostname(identifier, host),
+        hostname=config.hostname or identifier[:12],
         user=config.user or base.user,
         exposed_ports=_union(config.exposed_ports, base.exposed_ports),
         env=merge_env(base.env, config.env),
@@ -155,12 +153,6 @@ def merge_image(
         shell=config.shell or base.shell,
         on_build=config.on_build,
     )
-
-
-def _hostname(identifier: str, host: HostConfig) -> str:
-    if host.uts_mode == "host" or host.network_mode.startswith("container:"):
-        return ""
-    return identifier[:12]
 
 
 def _union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperstack.engine import claims, networking, remove, restart, sockets, volumes
+from hyperstack.engine import (
+    claims,
+    networking,
+    remove,
+    restart,
+    siblings,
+    sockets,
+    volumes,
+)
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case, record
@@ -96,7 +104,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         core.live.pop(container.id, None)
         _drop_unstarted(core, container)
         live.log.close()
-        await in_any_case("networks", networking.unplug(core, container))
+        await in_any_case("networks", siblings.unplug(core, container, live.sandbox))
         volumes.unmounted(core, container)
         _tell(core, live, lifetime)
         if container.host.auto_remove and not again and not live.restarting:
@@ -160,14 +168,15 @@ async def _tear_down(core: Core, live: Live, clean: bool) -> None:
         await keep(live.sandbox if clean else None)
     if clean:
         await live.release()
-    await core.sandboxes.end(live.sandbox, clean=clean)
+    await siblings.depart(core, live.container, live.sandbox, clean=clean)
 
 
 async def _auto_remove(core: Core, live: Live) -> None:
     """Remove a ``--rm`` container: its disk dies with it, so nothing has to be unmounted."""
     container = live.container
     core.waiters.exited(container)
-    await in_any_case("end of a sandbox", core.sandboxes.end(live.sandbox, clean=False))
+    departure = siblings.depart(core, container, live.sandbox, clean=False)
+    await in_any_case("end of a sandbox", departure)
     await in_any_case(
         f"removal of {container.name}", remove.remove_locked(core, container, volumes=True)
     )

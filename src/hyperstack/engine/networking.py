@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
+
+import msgspec
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox
@@ -30,10 +32,6 @@ MS_RDONLY = 1
 HOST_MODE = (
     "host networking is not possible for a container in its own virtual machine; publish ports "
     "with -p instead"
-)
-JOIN_MODE = (
-    "joining another container's network (--network container:...) is not supported yet; each "
-    "container has its own virtual machine"
 )
 
 
@@ -87,6 +85,27 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
     )
 
 
+def joined(core: Core, container: Container, owner: Container) -> Plugged:
+    """Say what a container gets that has *owner*'s network: the same files, nothing of its own."""
+    theirs = [(e, n) for e in core.networks.book.of(owner.id)
+              if (n := core.networks.book.by_id(e.network)) is not None]  # fmt: skip
+    flags = MS_RDONLY if container.host.readonly_rootfs else 0
+    return Plugged(
+        files=tuple(
+            replace(file, source=owner.id, flags=flags)
+            for file in _files(core, owner, theirs)
+            if not _mounted(container, file.target)
+        )
+    )
+
+
+def take_names(container: Container, owner: Container) -> None:
+    """Give a container the host and domain name of the one whose network it has."""
+    container.config = msgspec.structs.replace(
+        container.config, hostname=owner.config.hostname, domainname=owner.config.domainname
+    )
+
+
 async def publish(core: Core, container: Container, plugged: Plugged) -> None:
     """Open the published ports of a container whose sandbox boots. Raises HyperError."""
     if any(plugged.ports.values()):
@@ -122,8 +141,6 @@ def _resolve(core: Core, container: Container) -> list[tuple[Network, EndpointSe
     mode = container.host.network_mode
     if mode == "host":
         raise InvalidParameter(HOST_MODE)
-    if mode.startswith("container:"):
-        raise NotImplementedHere(JOIN_MODE)
     if container.config.network_disabled:
         return [(core.networks.get("none"), EndpointSettings())]
     try:

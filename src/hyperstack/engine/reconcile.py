@@ -13,7 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from hyperstack.engine import claims, health, monitor, networking, remove, restart
+from hyperstack.engine import claims, health, monitor, networking, remove, restart, siblings
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import open_log
@@ -92,9 +92,19 @@ async def _sandbox(core: Core, row: SandboxRow, summary: Summary) -> set[Contain
     if not kept:
         await core.sandboxes.end(sandbox, clean=True)
         summary.swept += 1
-    else:
-        summary.adopted += 1
+        return kept
+    summary.adopted += 1
+    for identifier in set(row.containers) - kept:
+        core.tasks.start(f"leave of {identifier[:12]}", _finish_leave(core, sandbox, identifier))
     return kept
+
+
+async def _finish_leave(core: Core, sandbox: Sandbox, identifier: ContainerId) -> None:
+    """Take out of a sandbox that lives on what an earlier daemon was adding or taking away."""
+    async with core.table.lock(identifier):
+        live = core.live.get(identifier)
+        if live is None or live.sandbox is not sandbox:
+            await siblings.leave(core, identifier, sandbox)
 
 
 async def _look(sandbox: Sandbox) -> messages.State:

@@ -14,6 +14,8 @@ from hyperstack.guest.client import AgentFailure
 from hyperstack.guest.messages import Stage
 from hyperstack.model import MountState
 
+UNKNOWN = 128
+"""Exit code of a start that failed for a reason that is not the command's."""
 PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "unable to start container process: "
@@ -69,9 +71,9 @@ def exit_code_of(error: HyperError) -> int:
     """Return the exit code that a failed start leaves, as moby derives it from the sentence."""
     text = error.message.lower()
     if PREFIX.lower() not in text:
-        return 128
+        return UNKNOWN
     if "executable file not found" in text or "no such file or directory" in text:
         return 127
     if "permission denied" in text or "is a directory" in text or "exec format error" in text:
         return 126
-    return 128
+    return UNKNOWN

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from hyperstack.engine import start, stop
+from hyperstack.engine import joining, start, stop
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.errors import HyperError, NotModified
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 FIRST = 0.1
 LONGEST = 60.0
+PATIENCE = 60.0
+"""Seconds for which a container waits for one that it joins."""
 STEADY = 10.0
 """Seconds of life after which a container counts as having come up."""
 
@@ -51,10 +53,20 @@ def at_boot(core: Core, container: Container, gate: asyncio.Semaphore) -> None:
     container.state.status = Status.RESTARTING
 
     async def in_turn() -> None:
+        await _joined_first(core, container)
         async with gate:
             await _start(core, container)
 
     _begin(core, container, in_turn())
+
+
+async def _joined_first(core: Core, container: Container) -> None:
+    """Wait for those that are to be up as well and that the container joins."""
+    own = core.restarts.get(container.id)
+    for target in joining.named(core.table, container):
+        task = core.restarts.get(target.id)
+        if task is not None and task is not own:
+            await asyncio.wait({task}, timeout=PATIENCE)
 
 
 def _begin(core: Core, container: Container, start_: Coroutine[Any, Any, None]) -> None:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperstack.engine import disks, networking, sockets
+from hyperstack.engine import disks, joining, networking, sockets
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
@@ -35,14 +35,22 @@ class Prepared:
     plan: SandboxPlan
     layers: tuple[Path, ...]
     mounts: tuple[messages.Mount, ...]
+    disk: str = DISK
 
-    def rooms(self, sandbox: Sandbox, plugged: networking.Plugged) -> Rooms:
-        """Say where the booted guest finds everything."""
+    def rooms(
+        self,
+        sandbox: Sandbox,
+        plugged: networking.Plugged,
+        joins: tuple[messages.Join, ...] = (),
+    ) -> Rooms:
+        """Say where the booted guest finds everything, and what of others' it shares."""
         return Rooms(
             root=self.root(sandbox),
             mounts=(*self.mounts, *plugged.files),
             nics=plugged.nics,
+            joins=joins,
             dns=plugged.dns,
+            shared=len(sandbox.row.containers) > 1,
         )
 
     def root(self, sandbox: Sandbox) -> messages.Root:
@@ -50,7 +58,7 @@ class Prepared:
         machine = sandbox.machine
         return messages.Root(
             layers=tuple(machine.layer(layer_name(path)) for path in self.layers),
-            disk=machine.disk(DISK),
+            disk=machine.disk(self.disk),
             read_only=self.container.host.readonly_rootfs,
         )
 
@@ -62,29 +70,38 @@ async def prepare(
     *,
     service: bool = False,
     mounted: bool = True,
+    disk: str = DISK,
+    prefix: str = "",
 ) -> Prepared:
-    """Collect what *container*'s sandbox is booted with, without its mounts unless *mounted*."""
+    """Collect what *container*'s sandbox is booted with, without its mounts unless *mounted*.
+
+    *disk* and *prefix* name its disk and begin the names of its mounts, unique in the sandbox.
+    """
     layers = tuple(dict.fromkeys(core.images.rootfs(container.image_id)))
     check_layers(layers)
-    disk = core.disk(container.id)
     disks.check(core, container)
-    mounts = await _mounts(core, container) if mounted else _Mounts()
+    mounts = await _mounts(core, container, prefix) if mounted else _Mounts()
     host = container.host
-    memory = 256 * MiB if service else vm_memory(core, host)
+    joiners = [] if service else joining.followers(core, container)
+    everybody = [host, *(joiner.host for joiner in joiners)]
+    memory = 256 * MiB if service else vm_memory(core, *everybody)
     plan = SandboxPlan(
         runtime=runtime,
         memory=memory,
-        cpus=vm_cpus(host),
+        cpus=max(vm_cpus(wishes) for wishes in everybody),
         containers=(container.id,),
         service=service,
         hostname=container.config.hostname,
         layers=layers,
-        disks=((DISK, disk),),
+        disks=((disk, core.disk(container.id)),),
         shares=tuple(mounts.shares),
+        sharing=any(mount.type != "tmpfs" for joiner in joiners for mount in joiner.mounts),
         sockets={} if service else mounts.sockets,
         limits=cgroup_limits(HostConfig() if service else host, memory),
     )
-    return Prepared(container=container, plan=plan, layers=layers, mounts=mounts.told(service))
+    return Prepared(
+        container=container, plan=plan, layers=layers, mounts=mounts.told(service), disk=disk
+    )
 
 
 @dataclass
@@ -101,7 +118,7 @@ class _Mounts:
         return tuple(mount for mount in self.mounts if mount.kind in kinds)
 
 
-async def _mounts(core: Core, container: Container) -> _Mounts:
+async def _mounts(core: Core, container: Container, prefix: str) -> _Mounts:
     found = _Mounts()
     # A mount below another one's target comes after it, as with Docker.
     ordered = sorted(container.mounts, key=lambda mount: mount.destination.count("/"))
@@ -109,7 +126,7 @@ async def _mounts(core: Core, container: Container) -> _Mounts:
         if mount.type == "tmpfs":
             continue
         source = await core.volumes.mount_source(mount)
-        name = f"m{number}"
+        name = f"{prefix}m{number}"
         flags = 0 if mount.read_write else 1
         if mount.type == "bind" and (end := await asyncio.to_thread(sockets.find, source)):
             found.sockets[f"/{name}"] = end.path
@@ -128,13 +145,19 @@ async def _mounts(core: Core, container: Container) -> _Mounts:
     return found
 
 
-def vm_memory(core: Core, host: HostConfig) -> int:
-    """Return the VM's memory in bytes: the limit and the guest's own need, or the default."""
+def vm_memory(core: Core, *hosts: HostConfig) -> int:
+    """Return the VM's memory in bytes: the limit and the guest's own need, or the default.
+
+    *hosts* are the wishes of a container and of those that are to join it: each limit counts, and
+    the default once for all that have none.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if not host.memory:
-        size = min(core.config.sandbox_memory, total // 2)
-    else:
-        size = host.memory + host.memory // 40 + core.config.sandbox_overhead
+    limited = sum(host.memory for host in hosts)
+    size = limited + limited // 40 + core.config.sandbox_overhead if limited else 0
+    if not all(host.memory for host in hosts):
+        size += min(core.config.sandbox_memory, total // 2)
+    if len(hosts) > 1:
+        size = min(size, max(total, vm_memory(core, hosts[0])))
     return -(-size // MiB) * MiB
 
 

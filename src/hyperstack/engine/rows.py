@@ -25,9 +25,16 @@ class SandboxRow(msgspec.Struct, kw_only=True):
     created_ns: int
     runtime: str
     containers: tuple[ContainerId, ...] = ()
+    """Those that are in it, or about to be: the first one, and those that joined it."""
+    first: ContainerId | None = None
+    """The container for which it was booted, which may have ended before others."""
     service: bool = False
     """A service sandbox runs no container; it never outlives its daemon's request."""
     machine: MachineRecord | None = None
+    share: tuple[int, int] | None = None
+    """Pid and start time of the share's server, if it has one."""
+    mounts: dict[ContainerId, tuple[str, ...]] = {}
+    """Names of what each container has in the share."""
     sockets: dict[str, str] = {}
     """Where the sockets lie that clients named as binds, resolved when the container started."""
 

@@ -34,6 +34,7 @@ from hyperstack.platform.cgroup import CgroupLimits, Cgroups
 from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
+from hyperstack.volume import extend
 from hyperstack.volume.share import TAG as SHARE_TAG
 from hyperstack.volume.share import Share, ShareMount
 
@@ -60,6 +61,8 @@ class SandboxPlan:
     disks: tuple[tuple[str, Path], ...] = ()
     nics: tuple[Tap, ...] = ()
     shares: tuple[ShareMount, ...] = ()
+    sharing: bool = False
+    """Whether a share is wanted that has no mounts yet: they can't be had later without."""
     sockets: Mapping[str, str] = field(default_factory=dict)
     """Paths on the host of the sockets that its containers may connect to, by the mount's name."""
     limits: CgroupLimits = field(default_factory=CgroupLimits)
@@ -173,7 +176,9 @@ class Sandboxes:
             created_ns=time.time_ns(),
             runtime=plan.runtime,
             containers=plan.containers,
+            first=next(iter(plan.containers), None),
             service=plan.service,
+            mounts={c: tuple(share.name for share in plan.shares) for c in plan.containers},
             sockets=dict(plan.sockets),
         )
 
@@ -221,8 +226,9 @@ class Sandboxes:
             folder.mkdir(mode=0o710, exist_ok=True)
         cgroups = self._cgroups.create(row.id, plan.limits)
         socket = None
-        if plan.shares:
+        if plan.shares or plan.sharing:
             socket = await self._shares.start(row.id, row.uid, plan.shares, cgroups)
+            row.share = self._shares.server(row.id)
         return MachineSpec(
             id=row.id,
             uid=row.uid,
@@ -240,7 +246,7 @@ class Sandboxes:
             ),
             disks=tuple(Disk(path=p, read_only=False, name=n) for n, p in plan.disks),
             share_socket=socket,
-            share_tag=SHARE_TAG if plan.shares else "",
+            share_tag=SHARE_TAG if socket else "",
         )
 
     async def _connect(self, sandbox: Sandbox, plan: SandboxPlan) -> None:
@@ -256,7 +262,9 @@ class Sandboxes:
                     )
                 sandbox.agent = await AgentClient.connect(sandbox.netns, deadline=bound)
                 sandbox.agent.on_event = sandbox.dispatch
-                sandbox.info = await self._set_up(sandbox, plan.hostname, bool(plan.shares))
+                sandbox.info = await self._set_up(
+                    sandbox, plan.hostname, sandbox.row.share is not None
+                )
         except TimeoutError:
             raise GuestError(
                 f"the virtual machine's agent did not answer within {bound:.0f} s",
@@ -277,9 +285,32 @@ class Sandboxes:
         info: messages.Info = await sandbox.call(messages.Op.SETUP, setup)
         return info
 
+    async def remember(self, sandbox: Sandbox) -> None:
+        """Store who is in a sandbox and what its machine has, for the next daemon."""
+        sandbox.row.machine = sandbox.machine.record
+        await rows.put_sandbox(self._db, sandbox.row)
+
+    async def share(self, sandbox: Sandbox, mounts: Sequence[ShareMount]) -> None:
+        """Let a running sandbox's share serve more. Raises InternalError, and nothing is left."""
+        if mounts:
+            assert sandbox.row.share is not None
+            await asyncio.to_thread(extend.add, *sandbox.row.share, mounts)
+
+    async def unshare(self, sandbox: Sandbox, names: Sequence[str]) -> None:
+        """Let it serve less. Raises InternalError if the server is gone."""
+        if names and sandbox.row.share is not None:
+            await asyncio.to_thread(extend.remove, *sandbox.row.share, names)
+
+    async def condemn(self, sandbox: Sandbox, reason: str) -> None:
+        """Kill a machine that can't be dealt with; its containers end with the reason."""
+        log.warning("sandbox %s is killed: %s", sandbox.id[:12], reason)
+        sandbox.failure = reason
+        await sandbox.machine.kill()
+
     async def adopt(self, row: SandboxRow) -> Sandbox | None:
         """Find a sandbox of an earlier daemon and connect to its agent; None if it is gone."""
         self._uids.add(row.uid)
+        row.first = row.first or next(iter(row.containers), None)
         if row.machine is None:
             return None
         driver = self._drivers.get(Runtime(row.machine.runtime))
@@ -329,14 +360,8 @@ class Sandboxes:
                 if self.on_reconnect is not None:
                     await self.on_reconnect(sandbox)
             except HyperError as error:
-                await self._condemn(sandbox, error.message)
+                await self.condemn(sandbox, error.message)
                 return
-
-    async def _condemn(self, sandbox: Sandbox, reason: str) -> None:
-        """Kill a machine whose agent can't be dealt with; its containers end with the reason."""
-        log.warning("sandbox %s is killed: %s", sandbox.id[:12], reason)
-        sandbox.failure = reason
-        await sandbox.machine.kill()
 
     on_reconnect: Callable[[Sandbox], Any] | None = None
     """Awaited with a sandbox whose agent connection was lost and made anew."""

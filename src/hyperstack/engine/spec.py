@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyperstack.engine.tmpfs import tmpfs_mount
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import caps, messages
 from hyperstack.guest.messages import Namespace
 from hyperstack.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
+from hyperstack.platform.cgroup import v2_weight
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -39,6 +40,7 @@ DEFAULT_SYSCTLS = {
     "net.ipv4.ping_group_range": "0 2147483647",
 }
 DEFAULT_NOFILE = 1048576
+DEFAULT_SHARES = 1024
 
 _RLIMITS = {
     "core": resource.RLIMIT_CORE,
@@ -95,6 +97,8 @@ class Rooms:
     nics: tuple[messages.Nic, ...] = ()
     joins: tuple[messages.Join, ...] = ()
     dns: bool = False
+    shared: bool = False
+    """Whether others are in the sandbox: the guest has to divide CPU time then."""
 
 
 def container_message(
@@ -113,7 +117,7 @@ def container_message(
         domainname=container.config.domainname,
         namespaces=_namespaces(host) & ~shared,
         joins=rooms.joins,
-        limits=limits(host),
+        limits=limits(host, shared=rooms.shared),
         sysctls=_sysctls(host),
         masked_paths=() if host.privileged else _or(host.masked_paths, MASKED_PATHS),
         readonly_paths=() if host.privileged else _or(host.readonly_paths, READONLY_PATHS),
@@ -121,7 +125,7 @@ def container_message(
         process=_first_process(container, handle, seccomp, streams),
         init=bool(host.init),
         privileged=host.privileged,
-        shm_size=host.shm_size,
+        shm_size=-1 if host.ipc_mode == "none" else host.shm_size,
         dns=rooms.dns,
     )
 
@@ -156,17 +160,33 @@ def _tmpfs(host: HostConfig) -> tuple[messages.Mount, ...]:
     return tuple(made)
 
 
-def limits(host: HostConfig) -> messages.Limits:
-    """Say what the container's cgroup in the guest enforces (CPU time is the host's business)."""
-    return messages.Limits(
+def limits(host: HostConfig, *, shared: bool = False) -> messages.Limits:
+    """Say what the container's cgroup in the guest enforces.
+
+    CPU time is the host's business, unless the sandbox is *shared* with others.
+    """
+    found = messages.Limits(
         memory_max=host.memory or 0,
         memory_low=host.memory_reservation or 0,
         pids_max=(host.pids_limit or 0) if (host.pids_limit or 0) >= 0 else -1,
     )
+    if not shared:
+        return found
+    quota, period = cpu_time(host)
+    weight = v2_weight(host.cpu_shares or DEFAULT_SHARES)
+    return replace(found, cpu_quota_us=quota or -1, cpu_period_us=period, cpu_weight=weight)
+
+
+def cpu_time(host: HostConfig) -> tuple[int, int]:
+    """Return quota (0: no limit) and period of ``--cpus`` or ``--cpu-quota`` in microseconds."""
+    if host.nano_cpus:
+        return host.nano_cpus // 10_000, 100_000
+    return max(host.cpu_quota, 0), host.cpu_period or 100_000
 
 
 def _sysctls(host: HostConfig) -> tuple[messages.Sysctl, ...]:
-    values = dict(DEFAULT_SYSCTLS)
+    # The network's owner has chosen for all that join it.
+    values = {} if host.network_mode.startswith("container:") else dict(DEFAULT_SYSCTLS)
     values.update(host.sysctls)
     return tuple(messages.Sysctl(name=name, value=value) for name, value in values.items())
 

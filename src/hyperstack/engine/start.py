@@ -10,11 +10,13 @@ from hyperstack.engine import (
     bounds,
     claims,
     health,
+    joining,
     monitor,
     networking,
     remove,
     rooms,
     runtimes,
+    siblings,
     sockets,
     volumes,
 )
@@ -23,8 +25,7 @@ from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
 from hyperstack.engine.logging import open_log
 from hyperstack.engine.record import in_any_case, record
-from hyperstack.engine.refusals import exit_code_of, start_error
-from hyperstack.engine.sandbox import Sandbox
+from hyperstack.engine.refusals import UNKNOWN, exit_code_of, start_error
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.spec import container_message
 from hyperstack.errors import Conflict, HyperError, InternalError, NotModified
@@ -95,8 +96,41 @@ async def start_locked(core: Core, container: Container) -> None:
 
 
 async def _launch(core: Core, container: Container) -> Live:
-    prepared = await rooms.prepare(core, container, runtimes.resolve(core, container.runtime))
+    joined = await joining.find(core, container)
     writer = open_log(core, container, fresh=True)
+    try:
+        moving = siblings.enter(core, container, joined) if joined else _boot(core, container)
+        live = await _start_in(core, container, await moving, writer)
+    except BaseException:
+        writer.close()
+        raise
+    return live
+
+
+async def _start_in(
+    core: Core, container: Container, place: siblings.Place, writer: LogWriter
+) -> Live:
+    publishing: asyncio.Task[None] | None = None
+    try:
+        publishing = asyncio.create_task(networking.publish(core, container, place.plugged))
+        live = await _start_process(core, container, place, writer)
+        await publishing
+        await _record_start(core, container, place)
+    except BaseException:
+        if publishing is not None:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+        core.live.pop(container.id, None)
+        await siblings.depart(core, container, place.sandbox, clean=False)
+        await core.tasks.carry_through("unplug", networking.unplug(core, container))
+        volumes.unmounted(core, container)
+        raise
+    return live
+
+
+async def _boot(core: Core, container: Container) -> siblings.Place:
+    """Boot a sandbox for a container. Nothing is left if that fails. Raises HyperError."""
+    prepared = await rooms.prepare(core, container, runtimes.resolve(core, container.runtime))
     volumes.mounted(core, container)
     plugged: networking.Plugged | None = None
 
@@ -106,38 +140,20 @@ async def _launch(core: Core, container: Container) -> Live:
         return plugged.taps
 
     try:
-        publishing: asyncio.Task[None] | None = None
         row = core.sandboxes.new_row(prepared.plan)
         sandbox = await core.sandboxes.boot(row, prepared.plan, plug)
-        assert plugged is not None
-        try:
-            publishing = asyncio.create_task(networking.publish(core, container, plugged))
-            live = await _start_process(core, container, prepared, sandbox, plugged, writer)
-            await publishing
-            await _record_start(core, container, sandbox, plugged)
-        except BaseException:
-            if publishing is not None:
-                publishing.cancel()
-                await asyncio.gather(publishing, return_exceptions=True)
-            await core.sandboxes.end(sandbox, clean=False)
-            raise
     except BaseException:
-        writer.close()
-        core.live.pop(container.id, None)
         await core.tasks.carry_through("unplug", networking.unplug(core, container))
         volumes.unmounted(core, container)
         raise
-    return live
+    assert plugged is not None
+    return siblings.Place(sandbox=sandbox, prepared=prepared, plugged=plugged)
 
 
 async def _start_process(
-    core: Core,
-    container: Container,
-    prepared: rooms.Prepared,
-    sandbox: Sandbox,
-    plugged: networking.Plugged,
-    writer: LogWriter,
+    core: Core, container: Container, place: siblings.Place, writer: LogWriter
 ) -> Live:
+    sandbox, prepared = place.sandbox, place.prepared
     assert sandbox.agent is not None
     if prepared.plan.sockets and sandbox.agent.version < sockets.SINCE:
         raise InternalError("this guest kit can't serve sockets: build it anew (hyper kit build)")
@@ -148,7 +164,7 @@ async def _start_process(
     core.live[container.id] = live
     message = container_message(
         container,
-        prepared.rooms(sandbox, plugged),
+        prepared.rooms(sandbox, place.plugged, place.joins),
         handle=handle,
         seccomp=filter_for(container.host),
         streams=streams,
@@ -165,9 +181,8 @@ async def _start_process(
     return live
 
 
-async def _record_start(
-    core: Core, container: Container, sandbox: Sandbox, plugged: networking.Plugged
-) -> None:
+async def _record_start(core: Core, container: Container, place: siblings.Place) -> None:
+    sandbox, plugged = place.sandbox, place.plugged
     state = container.state
     state.status = Status.RUNNING
     state.pid = sandbox.machine.pid
@@ -184,7 +199,9 @@ async def _record_start(
 async def _failed(core: Core, container: Container, error: HyperError) -> None:
     state = container.state
     state.error = error.message
-    state.exit_code = exit_code_of(error)
+    code = exit_code_of(error)
+    if code != UNKNOWN or not state.exit_code:
+        state.exit_code = code  # else that of the last run stays, as with dockerd
     state.finished_ns = time.time_ns()
     state.pid = 0
     state.endpoints = {}

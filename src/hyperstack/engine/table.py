@@ -54,7 +54,8 @@ class Table:
             raise InvalidParameter("invalid container name or ID: value is empty")
         if (found := self._by_id.get(ContainerId(reference))) is not None:
             return found
-        if (named := self._by_name.get(reference.removeprefix("/"))) is not None:
+        named = self._by_name.get(reference.removeprefix("/"))
+        if named is not None and named in self._by_id:  # else it is only being made
             return self._by_id[named]
         matches = [c for i, c in self._by_id.items() if i.startswith(reference)]
         if len(matches) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperstack.engine import rooms
+from hyperstack.engine import rooms, siblings
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.engine.spec import limits
@@ -102,7 +102,10 @@ async def _apply(core: Core, container: Container) -> None:
         )
     message = messages.Update(id=container.id, limits=limits(container.host))
     await live.sandbox.call(messages.Op.UPDATE, message)
-    core.sandboxes.update_limits(row.id, rooms.cgroup_limits(container.host, row.memory))
+    if siblings.others(live.sandbox, container.id):
+        await siblings.share_out(core, live.sandbox)
+    else:
+        core.sandboxes.update_limits(row.id, rooms.cgroup_limits(container.host, row.memory))
 
 
 async def rename(core: Core, container: Container, name: str) -> None:

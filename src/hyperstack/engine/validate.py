@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
+from hyperstack.engine import joining
 from hyperstack.engine import logging as log_drivers
 from hyperstack.engine.stop import signal_number
 from hyperstack.errors import InvalidParameter
@@ -32,7 +33,7 @@ def validate(
     _check_config(config)
     _check_health(config.healthcheck)
     _check_restart(host)
-    _check_modes(host)
+    joining.check(config, host)
     _check_refused(host)
     _check_ports(config, host)
     _check_memory(host)
@@ -98,26 +99,6 @@ def _check_restart(host: HostConfig) -> None:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-
-
-def _check_modes(host: HostConfig) -> None:
-    """Namespaces: what is private or the guest's own works; a sibling's needs a pod."""
-    for option, mode, allowed in (
-        ("IPC mode", host.ipc_mode, ("", "private", "shareable", "none", "host")),
-        ("PID mode", host.pid_mode, ("", "private", "host")),
-        ("UTS mode", host.uts_mode, ("", "private", "host")),
-        ("cgroup namespace mode", host.cgroupns_mode, ("", "private", "host")),
-        ("user namespace mode", host.userns_mode, ("", "host")),
-    ):
-        if mode.startswith("container:"):
-            raise InvalidParameter(
-                f"{option} {mode}: joining another container's namespace is not supported yet; "
-                "each container has its own virtual machine"
-            )
-        if mode not in allowed:
-            raise InvalidParameter(f"invalid {option}: {mode}")
-    if host.network_mode == "host" and host.uts_mode == "host":
-        raise InvalidParameter("conflicting options: hostname and the network mode")
 
 
 def _check_refused(host: HostConfig) -> None:

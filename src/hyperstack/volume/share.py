@@ -123,6 +123,11 @@ class Share:
             limits={resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: _files()},
         )
 
+    def server(self, sandbox: str) -> tuple[int, int]:
+        """Return pid and start time of the virtiofsd that this daemon started for a sandbox."""
+        process = self._servers[sandbox]
+        return process.pid, process.start_time
+
     async def stop(self, sandbox: str) -> None:
         """End the virtiofsd of a sandbox whose VMM is gone, and remove its socket.
 

@@ -23,8 +23,8 @@ async def image(core: Core, **config: Any) -> Image:
     return core.images.get("base:1")
 
 
-def merged(base: Image, host: HostConfig | None = None, **own: Any) -> ContainerConfig:
-    return create.merge_image(ContainerConfig(**own), base, ID, host or HostConfig())
+def merged(base: Image, **own: Any) -> ContainerConfig:
+    return create.merge_image(ContainerConfig(**own), base, ID)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,6 @@ async def test_the_user_s_settings_win_over_the_image_s(core: Core) -> None:
     assert set(made.exposed_ports) == {"80/tcp", "81/tcp"}
     assert made.volumes == ("/v",)
     assert made.hostname == ID[:12]
-
-
-async def test_a_host_s_uts_namespace_gets_no_name_of_its_own(core: Core) -> None:
-    base = await image(core, cmd=("x",))
-    assert merged(base, HostConfig(uts_mode="host")).hostname == ""
 
 
 async def test_a_health_check_of_one_s_own_replaces_the_image_s(core: Core) -> None:

@@ -74,7 +74,6 @@ def test_a_wrong_configuration_is_refused(config: ContainerConfig, words: str) -
             "can't create 'AutoRemove' container with restart policy",
         ),
         (HostConfig(ipc_mode="odd"), "odd"),
-        (HostConfig(pid_mode="container:x"), "container:x"),
         (HostConfig(memory=MB), "Minimum memory limit allowed is 6MB"),
         (HostConfig(memory=-1), "invalid memory limit|Minimum memory"),
         (HostConfig(memory_swap=8 * MB), "always set the Memory limit"),
