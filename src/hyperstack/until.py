@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 
 _DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+\Z")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNIX = re.compile(r"(\d+)(?:\.(\d{1,9}))?\Z")
+_INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _LONGEST = 64
 """Characters of a time or duration: beyond that its numbers have no meaning."""
 _NS = {
@@ -51,6 +52,29 @@ def parse_time(text: str, now_ns: int) -> int:
     fraction = re.search(r"\.(\d{1,9})", text)
     nanoseconds = int(fraction[1].ljust(9, "0")) if fraction else 0
     return int(moment.replace(microsecond=0).timestamp()) * 10**9 + nanoseconds
+
+
+def parse_unix(text: str) -> int:
+    """Return ns since the epoch of ``seconds[.nanoseconds]``, all that events and logs take.
+
+    Clients turn dates and durations into this. Raises InternalError, as Docker answers 500 (moby,
+    ``api/types/time/timestamp.go``).
+    """
+    whole, point, fraction = text.partition(".")
+    seconds = _go_integer(whole)
+    if not point:
+        return seconds * 10**9
+    nanoseconds = _go_integer(fraction)
+    return seconds * 10**9 + int(nanoseconds * 10.0 ** (9 - len(fraction)))
+
+
+def _go_integer(text: str) -> int:
+    shown = text[:_LONGEST]
+    if not _INTEGER.match(text):
+        raise InternalError(f'strconv.ParseInt: parsing "{shown}": invalid syntax')
+    if len(text) > _LONGEST or not -(1 << 63) <= int(text) < 1 << 63:
+        raise InternalError(f'strconv.ParseInt: parsing "{shown}": value out of range')
+    return int(text)
 
 
 def parse_until(values: list[str], now_ns: int) -> int | None:

@@ -13,15 +13,25 @@ from hyperstack.api.docker.filters import Filters
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.event import event_line
-from hyperstack.engine.until import parse_time
+from hyperstack.engine.until import parse_unix
 from hyperstack.errors import InvalidParameter
 from hyperstack.events import Event, EventBus
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
 
-ABSENT = ("service", "node", "secret", "config", "plugin")
-"""Types of which this engine has no events."""
+NAMES = (
+    "container",
+    "network",
+    "volume",
+    "daemon",
+    "plugin",
+    "service",
+    "node",
+    "secret",
+    "config",
+)
+"""Filters that look at an actor's id and name; as in moby, none of them looks at its type."""
 Test = Callable[[Event], bool]
 
 
@@ -31,7 +41,7 @@ def add_to(router: Router) -> None:
 
 
 def _moment(text: str) -> int | None:
-    return parse_time(text, time.time_ns()) if text else None
+    return parse_unix(text) if text else None
 
 
 async def events(request: Request, engine: Engine) -> None:
@@ -57,7 +67,9 @@ async def _between(bus: EventBus, since: int | None, until: int | None) -> Async
     """Yield kept events from *since* on, then new ones until *until* or for ever."""
     with bus.subscribe() as queue:
         # Subscribed first: what is published meanwhile is in both, and told apart by identity.
-        past = bus.past(since, until) if since is not None else []
+        # As in moby: one of the two is enough for the kept ones, and an end at the epoch is none.
+        asked = since is not None or until is not None
+        past = bus.past(since or 0, until or None) if asked else []
         for event in past:
             yield event
         seen = {id(event) for event in past}
@@ -77,31 +89,16 @@ def matcher(filters: Filters) -> Test:
     As there, filters that nobody knows are ignored.
     """
     tests = [make(values) for key, make in _TESTS.items() if (values := filters.get(key))]
-    if any(filters.get(key) for key in ABSENT):
-        return lambda event: False
     return lambda event: all(test(event) for test in tests)
 
 
-def _named(event: Event, values: list[str]) -> bool:
-    name = event.attributes.get("name", "")
-    return any(
-        value in (event.actor_id, name) or event.actor_id.startswith(value) for value in values
-    )
+def _named(values: list[str]) -> Test:
+    """A value is the beginning of the actor's id or name, of whatever type the actor is."""
+    found = tuple(values)
 
-
-def _of_type(kind: str) -> Callable[[list[str]], Test]:
-    def make(values: list[str]) -> Test:
-        return lambda event: event.type == kind and _named(event, values)
-
-    return make
-
-
-def _container(values: list[str]) -> Test:
     def test(event: Event) -> bool:
-        if event.type == "container":
-            return _named(event, values)
-        holder = event.attributes.get("container", "")
-        return bool(holder) and any(holder.startswith(value) for value in values)
+        name = event.attributes.get("name", "")
+        return event.actor_id.startswith(found) or name.startswith(found)
 
     return test
 
@@ -115,9 +112,7 @@ def _bare(reference: str) -> str:
 
 def _image(values: list[str]) -> Test:
     def test(event: Event) -> bool:
-        attribute = {"image": "name", "container": "image"}.get(event.type)
-        if attribute is None:
-            return False
+        attribute = "image" if event.type == "container" else "name"
         names = {event.actor_id, event.attributes.get(attribute, "")}
         names |= {_bare(name) for name in names}
         return any(value in names for value in values)
@@ -145,13 +140,6 @@ _TESTS: dict[str, Callable[[list[str]], Test]] = {
     "type": lambda values: lambda event: event.type in values,
     "scope": lambda values: lambda event: "local" in values,
     "label": _label,
-    "container": _container,
     "image": _image,
-    "network": _of_type("network"),
-    "volume": _of_type("volume"),
-    "daemon": _of_type("daemon"),
-    "builder": _of_type("builder"),
-    "id": lambda values: lambda event: event.actor_id in values,
-    "name": lambda values: lambda event: event.attributes.get("name") in values,
-    "reference": lambda values: lambda event: event.actor_id in values,
+    **dict.fromkeys(NAMES, _named),
 }
