@@ -23,7 +23,7 @@ enum {
 
 struct bind {
     const char *source, *target;
-    int read_only, recursive;
+    int read_only, recursive, top_only; /* top_only: mounts below keep their own read_only */
 };
 
 struct tmpfs {

@@ -1,7 +1,7 @@
 /* jail OPTIONS -- PROGRAM [ARGUMENT...]: runs a program behind every wall that Linux has.
  *
  * Options (see docs/jail.md): --root DIR --netns FILE --cgroup DIR --uid N --gid N --caps BITS
- * --bind SOURCE TARGET [r-]ro|rw --tmpfs TARGET OPTIONS --exec-tmpfs TARGET OPTIONS --device PATH
+ * --bind SOURCE TARGET [r-]ro|ro-top|rw --tmpfs TARGET OPTIONS --exec-tmpfs TARGET OPTIONS --device PATH
  * --fd TARGET SOURCE --limit RESOURCE VALUE --env NAME=VALUE --filter FILE --no-aslr --proc
  * --oom-score N --report FD --wait
  *

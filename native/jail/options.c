@@ -49,9 +49,10 @@ static void add_bind(struct jail *jail, const char *option)
     bind->recursive = mode[0] == 'r' && mode[1] == '-';
     if (bind->recursive)
         mode += 2;
-    if (strcmp(mode, "ro") && strcmp(mode, "rw"))
-        refuse("a bind is ro or rw, not", mode);
-    bind->read_only = !strcmp(mode, "ro");
+    bind->top_only = !strcmp(mode, "ro-top");
+    if (strcmp(mode, "ro") && strcmp(mode, "rw") && !bind->top_only)
+        refuse("a bind is ro, ro-top or rw, not", mode);
+    bind->read_only = *(mode + 1) == 'o';
 }
 
 static void add_tmpfs(struct jail *jail, const char *option, int executable)

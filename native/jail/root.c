@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -77,6 +78,16 @@ static void mount_tmpfs(const struct tmpfs *tmpfs)
         die("mount", tmpfs->target);
 }
 
+#define STANDING (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+
+static void set_attributes(const struct bind *bind, unsigned flags, uint64_t set)
+{
+    struct mount_attr attributes = {.attr_set = set};
+    if (syscall(SYS_mount_setattr, AT_FDCWD, inside(bind->target), flags, &attributes,
+                sizeof attributes))
+        die("bind attributes of", bind->target);
+}
+
 static void mount_bind(const struct bind *bind)
 {
     struct stat status;
@@ -86,13 +97,13 @@ static void mount_bind(const struct bind *bind)
     make_target(target, S_ISDIR(status.st_mode));
     if (mount(bind->source, target, NULL, MS_BIND | (bind->recursive ? MS_REC : 0), NULL))
         die("bind", bind->source);
-    struct mount_attr attributes = {
-        .attr_set =
-            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
-    };
     unsigned flags = bind->recursive ? AT_RECURSIVE : 0;
-    if (syscall(SYS_mount_setattr, AT_FDCWD, target, flags, &attributes, sizeof attributes))
-        die("bind attributes of", bind->target);
+    if (!bind->top_only) {
+        set_attributes(bind, flags, STANDING | (bind->read_only ? MOUNT_ATTR_RDONLY : 0));
+        return;
+    }
+    set_attributes(bind, flags, STANDING);
+    set_attributes(bind, 0, MOUNT_ATTR_RDONLY);
 }
 
 static void read_only(const char *path, unsigned long flags)

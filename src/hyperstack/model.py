@@ -117,6 +117,10 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     tmpfs_size: int = 0
     tmpfs_mode: int = 0
     tmpfs_options: tuple[tuple[str, ...], ...] = ()
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+    given: tuple[str, ...] = ()
+    """Types whose options the client gave, be they empty."""
 
 
 class DeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,6 +249,13 @@ class MountState(msgspec.Struct, frozen=True, kw_only=True):
     no_copy: bool = False
     subpath: str = ""
     anonymous: bool = False
+    make_source: bool = False
+    """A bind whose directory is made at a start that does not find it."""
+    non_recursive: bool = False
+    """Of a bind: without the mounts below its source."""
+    read_only_non_recursive: bool = False
+    """Of a read-only bind: the mounts below its source are as the host has them."""
+    read_only_force_recursive: bool = False
 
 
 class HealthProbe(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,11 +52,14 @@ async def reach(core: Core, container: Container, *, mounted: bool) -> AsyncIter
         async with core.table.lock(container.id):
             live = core.live.get(container.id)
             if live is None:
-                sandbox = await _service(core, container, mounted=mounted)
                 try:
-                    yield sandbox
+                    sandbox = await _service(core, container, mounted=mounted)
+                    try:
+                        yield sandbox
+                    finally:
+                        await core.sandboxes.end(sandbox, clean=True)
                 finally:
-                    await core.sandboxes.end(sandbox, clean=True)
+                    await core.volumes.release(container.mounts, container.id)
                 return
     yield live.sandbox
 

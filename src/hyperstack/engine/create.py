@@ -13,7 +13,6 @@ import msgspec
 from hyperstack.engine import disks, joining, names, runtimes
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
-from hyperstack.engine.tmpfs import parse_tmpfs
 from hyperstack.engine.validate import validate
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.guest import caps
@@ -190,10 +189,11 @@ def _settle_host(core: Core, host: HostConfig) -> HostConfig:
 
 def check_refusals(host: HostConfig) -> None:
     """Run every translation that can refuse, so that create says so and not start."""
-    for target, options in host.tmpfs.items():
+    for target in host.tmpfs:
         if not target.startswith("/"):
             raise InvalidParameter(f"invalid mount path: '{target}' mount path must be absolute")
-        parse_tmpfs(options)
+        if not posixpath.normpath(target).strip("/"):
+            raise InvalidParameter("invalid specification: destination can't be '/'")
     rlimits(host.ulimits)
     for option, names_ in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
         try:

@@ -108,6 +108,7 @@ class Engine:
         await core.volumes.recover(volumes.used_names(core.table))
         await manager.start()
         summary = await reconcile.reconcile(core)
+        await core.volumes.sweep_mounts()
         await manager.reconcile(_wanted_endpoints(core))
         log.info("reconciled: %s", summary)
         self.containers = ContainerService(core)

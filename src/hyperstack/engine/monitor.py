@@ -106,6 +106,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         live.log.close()
         await in_any_case("networks", siblings.unplug(core, container, live.sandbox))
         volumes.unmounted(core, container)
+        await in_any_case("volumes", core.volumes.release(container.mounts, container.id))
         _tell(core, live, lifetime)
         if container.host.auto_remove and not again and not live.restarting:
             await _auto_remove(core, live)

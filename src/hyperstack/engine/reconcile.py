@@ -148,6 +148,7 @@ async def _resume(
     live = Live(core, container, sandbox, process.handle, writer)
     live.adopted = True
     core.live[container.id] = live
+    core.volumes.take_up(container.mounts, container.id)
     sandbox.listen(monitor.dispatcher(core, sandbox))  # nothing since LIST is lost
     if not container.state.status.is_up or container.state.status == Status.RESTARTING:
         container.state.status = Status.RUNNING

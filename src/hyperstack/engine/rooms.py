@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from hyperstack.engine import disks, joining, networking, sockets
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
+from hyperstack.engine.tmpfs import parse_tmpfs
 from hyperstack.guest import messages
 from hyperstack.guest.messages import MountKind
-from hyperstack.model import Container, HostConfig
+from hyperstack.model import Container, HostConfig, MountState
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Runtime, most_processes
 from hyperstack.volume.share import ShareMount
@@ -80,6 +82,9 @@ async def prepare(
     layers = tuple(dict.fromkeys(core.images.rootfs(container.image_id)))
     check_layers(layers)
     disks.check(core, container)
+    if not service:
+        for options in container.host.tmpfs.values():
+            parse_tmpfs(options)
     mounts = await _mounts(core, container, prefix) if mounted else _Mounts()
     host = container.host
     joiners = [] if service else joining.followers(core, container)
@@ -125,24 +130,47 @@ async def _mounts(core: Core, container: Container, prefix: str) -> _Mounts:
     for number, mount in enumerate(ordered):
         if mount.type == "tmpfs":
             continue
-        source = await core.volumes.mount_source(mount)
+        source = await core.volumes.mount_source(mount, container.id)
         name = f"{prefix}m{number}"
         flags = 0 if mount.read_write else 1
         if mount.type == "bind" and (end := await asyncio.to_thread(sockets.find, source)):
             found.sockets[f"/{name}"] = end.path
             found.mounts.append(sockets.mount(end, f"/{name}", mount.destination, flags))
             continue
-        found.shares.append(ShareMount(name=name, source=source, read_only=not mount.read_write))
+        found.shares.append(share_mount(name, source, mount))
         found.mounts.append(
             messages.Mount(
                 kind=MountKind.SHARE,
-                target=mount.destination,
+                target=posixpath.join("/", mount.destination),
                 source=f"/{name}",
                 flags=flags,
-                copy_up=mount.type == "volume" and not mount.no_copy,
+                copy_up=_filled(core, container, mount),
             )
         )
     return found
+
+
+def share_mount(name: str, source: Path, mount: MountState) -> ShareMount:
+    """Say how the host shows *source* to the guest."""
+    return ShareMount(
+        name=name,
+        source=source,
+        read_only=not mount.read_write,
+        recursive=not mount.non_recursive,
+        read_only_below=not mount.read_only_non_recursive,
+    )
+
+
+def _filled(core: Core, container: Container, mount: MountState) -> bool:
+    """Tell whether an empty volume takes what the image has at its place.
+
+    Docker fills it when the container is made, the guest at the first start. What Docker copies
+    into a tmpfs is gone with the mount that was made for it.
+    """
+    if mount.type != "volume" or mount.no_copy or container.generation:
+        return False
+    wanted = core.volumes.get(mount.name).host_mount
+    return wanted is None or not wanted.volatile
 
 
 def vm_memory(core: Core, *hosts: HostConfig) -> int:

@@ -211,6 +211,7 @@ async def _failed(core: Core, container: Container, error: HyperError) -> None:
     elif state.status != Status.CREATED:
         state.status = Status.EXITED
     container.sandbox = None
+    await core.volumes.release(container.mounts, container.id)
     await record(core, container)
     core.hub(container.id).finish()
     log.warning("container %s could not be started: %s", container.name, error)

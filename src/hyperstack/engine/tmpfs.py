@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError
 from hyperstack.guest import messages
 from hyperstack.guest.messages import MountKind
 
@@ -50,7 +50,7 @@ def parse_tmpfs(options: str) -> tuple[int, str]:
     """Split an option string into flags and data.
 
     Docker's own defaults (noexec, nosuid, nodev) come first and can be undone. Raises
-    InvalidParameter in Docker's words.
+    InternalError in Docker's words, which looks at them when a container starts.
     """
     flags = MS_NOEXEC | MS_NOSUID | MS_NODEV
     data: dict[str, str] = {}
@@ -62,7 +62,7 @@ def parse_tmpfs(options: str) -> tuple[int, str]:
         elif equals and name in _DATA:
             data[name] = value
         elif option not in _PROPAGATION:
-            raise InvalidParameter(f'invalid tmpfs option ["{option}"]')
+            raise InternalError(f'invalid tmpfs option "{name}"')
     return flags, ",".join(f"{name}={value}" for name, value in data.items())
 
 

@@ -112,7 +112,6 @@ def _check_refused(host: HostConfig) -> None:
         (host.cpu_realtime_period or host.cpu_realtime_runtime, "real-time CPU limits"),
         (host.links, "--link: use a user-defined network"),
         (host.oom_kill_disable, "--oom-kill-disable"),
-        (host.volume_driver not in ("", "local"), f"volume driver {host.volume_driver}"),
     ):
         if given:
             raise InvalidParameter(f"not supported by this engine: {what}")

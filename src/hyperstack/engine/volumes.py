@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from hyperstack.ids import ContainerId
 from hyperstack.model import Container
 from hyperstack.volume.local import DRIVER, LocalVolumes, Volume
 
-_KEYS = frozenset({"name", "label", "label!", "dangling", "driver"})
+_KEYS = frozenset({"name", "label", "dangling", "driver"})
+_PRUNE_KEYS = frozenset({"label", "label!"})
 
 
 def users(table: Table, name: str) -> list[ContainerId]:
@@ -96,7 +98,7 @@ class VolumeService:
         wanted = label_test(filters.get("label", []))
         unwanted = [label_test([value]) for value in filters.get("label!", [])]
         used = used_names(self._core.table)
-        dangling = _boolean("dangling", filters.get("dangling", []))
+        dangling = _dangling(filters["dangling"]) if "dangling" in filters else None
         for volume in self._volumes.all():
             if not wanted(volume.labels) or any(test(volume.labels) for test in unwanted):
                 continue
@@ -125,9 +127,9 @@ class VolumeService:
 
     async def prune(self, filters: Filters) -> tuple[tuple[str, ...], int]:
         """Remove unused anonymous volumes (``all``: named ones too); return names and bytes."""
-        everything = _boolean("all", filters.get("all", []))
+        everything = _all(filters["all"]) if filters.get("all") else False
         rest = {key: values for key, values in filters.items() if key != "all"}
-        chosen = {v.name for v in self._selected(rest, frozenset({"label", "label!"}))}
+        chosen = {v.name for v in self._selected(rest, _PRUNE_KEYS)}
         used = used_names(self._core.table)
         removed = []
         freed = 0
@@ -155,13 +157,27 @@ def _named(name: str, patterns: list[str]) -> bool:
         return any(pattern in name for pattern in patterns)
 
 
-def _boolean(key: str, values: list[str]) -> bool | None:
-    """Read a filter of truth; None if it is not given. Raises InvalidParameter."""
+def _dangling(values: list[str]) -> bool:
+    """Read the filter as moby's ``GetBoolOrDefault`` does. Raises InvalidParameter."""
     if not values:
-        return None
-    answers = {value.lower() in ("1", "t", "true") for value in values}
-    if len(answers) > 1 or any(
-        v.lower() not in ("0", "1", "t", "f", "true", "false") for v in values
-    ):
-        raise InvalidParameter(f"invalid filter '{key}={values}'")
-    return answers.pop()
+        raise InvalidParameter("invalid filter 'dangling'")
+    answers = {{"1": True, "true": True, "0": False, "false": False}.get(v) for v in values}
+    if answers in ({True}, {False}):
+        return answers == {True}
+    raise InvalidParameter(f"invalid filter 'dangling=[{' '.join(values)}]'")
+
+
+def _all(values: list[str]) -> bool:
+    """Read prune's ``all``. Raises InvalidParameter."""
+    if len(values) > 1:
+        raise InvalidParameter(
+            f"invalid filter 'all=[{' '.join(values)}]': only one value is expected"
+        )
+    (value,) = values
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidParameter(
+        f"invalid filter 'all': strconv.ParseBool: parsing {json.dumps(value)}: invalid syntax"
+    )

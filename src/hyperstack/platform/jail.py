@@ -42,6 +42,8 @@ class Bind:
     read_only: bool = True
     recursive: bool = False
     """With the mounts below *source*, as Docker's binds."""
+    read_only_below: bool = True
+    """A read-only one makes those read-only too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ class JailSpec:
             made += [option, mount.target, mount.options(self.uid, self.gid)]
         for bind in self.binds:
             mode = ("r-" if bind.recursive else "") + ("ro" if bind.read_only else "rw")
+            if mode == "r-ro" and not bind.read_only_below:
+                mode = "r-ro-top"
             made += ["--bind", str(bind.source), bind.target, mode]
         for target, source in self.fds.items():
             made += ["--fd", str(target), str(source)]

@@ -2,8 +2,8 @@
 
 A volume is a row and a directory ``data-root/volumes/NAME/_data`` that virtiofsd serves to guests.
 The row is written before the directory and removed after it, so a killed daemon leaves no directory
-that no row explains. With the options ``type=none,o=bind,device=/path`` the volume is that path, as
-with Docker; other kinds of mounts are refused.
+that no row explains. With the options ``type``, ``o`` and ``device`` the directory is a mount point
+(``options``, ``hostmounts``) while containers run that have the volume.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId, new_id
 from hyperstack.model import MountState
 from hyperstack.store.database import Database
+from hyperstack.volume import options as driver_options
+from hyperstack.volume.hostmounts import HostMounts
+from hyperstack.volume.options import HostMount
+from hyperstack.volume.sources import beneath, bind_source
 
 DRIVER = "local"
 ANONYMOUS = "com.docker.volume.anonymous"
 """Label that Docker gives to volumes without a name."""
 MAX_NAME = 255
+"""Bytes that a file system takes for a name."""
+NO_NAME = "get: no such volume"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 
 
@@ -46,6 +52,13 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     anonymous: bool = False
     pending: bool = False
     size: int = -1
+    given_empty: tuple[str, ...] = ()
+    """Of labels and options those that the client gave as empty ones."""
+
+    @property
+    def host_mount(self) -> HostMount | None:
+        """What the host mounts for it; None if it is a plain directory."""
+        return driver_options.host_mount(self.options)
 
 
 _encoder = msgspec.json.Encoder()
@@ -62,13 +75,14 @@ class LocalVolumes:
         rows = db.read(lambda c: c.execute("SELECT data FROM volumes").fetchall())
         self._volumes = {volume.name: volume for volume in (_decoder.decode(r[0]) for r in rows)}
         self._lock = asyncio.Lock()
+        self._mounts = HostMounts()
 
     def get(self, name: str) -> Volume:
         """Find a volume by its name. Raises NotFound."""
         try:
             return self._volumes[name]
         except KeyError:
-            raise NotFound(f"get {name}: no such volume") from None
+            raise NotFound(f"get {name}: no such volume" if name else NO_NAME) from None
 
     def all(self) -> list[Volume]:
         """Return every volume, by name."""
@@ -76,8 +90,7 @@ class LocalVolumes:
 
     def path(self, volume: Volume) -> Path:
         """Return the host directory that the volume is."""
-        device = volume.options.get("device")
-        return Path(device) if device else self._root / volume.name / "_data"
+        return self._root / volume.name / "_data"
 
     async def create(
         self,
@@ -91,27 +104,35 @@ class LocalVolumes:
     ) -> Volume:
         """Make a volume, or return the one of this name. An empty name means an anonymous one.
 
-        Raises InvalidParameter for a bad name or option, NotFound for another driver, Conflict if
-        it exists with other options.
+        Whatever options are asked for, one that exists stays as it is. Raises InvalidParameter for
+        a bad name or option, NotFound for another driver.
         """
+        chosen = name or new_id()
         if (driver or DRIVER) != DRIVER:
             raise NotFound(
-                f"create {name}: error looking up volume plugin {driver}: "
+                f"create {chosen}: error looking up volume plugin {driver}: "
                 f'plugin "{driver}" not found'
             )
+        if (existing := self._volumes.get(chosen)) is not None:
+            return existing
+        given = dict(labels or {})
+        if anonymous or not name:
+            given[ANONYMOUS] = ""
+        self._check_name(chosen)
         volume = Volume(
-            name=name or new_id(),
+            name=chosen,
             created_ns=time.time_ns(),
-            labels={**(labels or {}), **({ANONYMOUS: ""} if anonymous or not name else {})},
-            options=_checked_options(name, options or {}),
+            labels=given,
+            options=driver_options.check(chosen, options or {}),
             anonymous=anonymous or not name,
             pending=pending,
+            given_empty=tuple(
+                word for word, value in (("labels", labels), ("options", options)) if value == {}
+            ),
         )
-        _check_name(volume.name)
         async with self._lock:
-            existing = self._volumes.get(volume.name)
-            if existing is not None:
-                return _same(existing, volume)
+            if (existing := self._volumes.get(chosen)) is not None:
+                return existing
             await self._store(volume)
             try:
                 await asyncio.to_thread(self._make, volume)
@@ -121,9 +142,26 @@ class LocalVolumes:
         self._events.publish("volume", "create", volume.name, {"driver": DRIVER})
         return volume
 
+    def _check_name(self, name: str) -> None:
+        if len(name) < 2:
+            raise InvalidParameter(
+                f"create {name}: volume name is too short, names should be at least two "
+                "alphanumeric characters"
+            )
+        if not _NAME.match(name):
+            raise InvalidParameter(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, '
+                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
+                "directory, use absolute path"
+            )
+        if len(name) > MAX_NAME:
+            path = self._root / name
+            raise InternalError(
+                f"create {name}: error while creating volume root path '{path}': "
+                f"mkdir {path}: file name too long"
+            )
+
     def _make(self, volume: Volume) -> None:
-        if volume.options.get("device"):
-            return
         try:
             self._root.mkdir(mode=0o701, exist_ok=True)
             (self._root / volume.name).mkdir(mode=0o701, exist_ok=True)
@@ -165,13 +203,16 @@ class LocalVolumes:
         if volume is None:
             if force:
                 return
-            raise NotFound(f"get {name}: no such volume")
+            raise NotFound(f"get {name}: no such volume" if name else NO_NAME)
         holders = list(users)
         if holders:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(holders)}]")
         async with self._lock:
             if name not in self._volumes:
                 return
+            if volume.host_mount is not None:
+                # A container that ends just now: what is mounted must not be taken for its files.
+                await self._mounts.sweep([(name, self.path(volume))])
             await asyncio.to_thread(shutil.rmtree, self._root / name, True)
             await self._forget(name)
         self._events.publish("volume", "destroy", name, {"driver": DRIVER})
@@ -200,86 +241,52 @@ class LocalVolumes:
                     await asyncio.to_thread(shutil.rmtree, entry, True)
         return sum(volume.name not in kept for volume in pending)
 
-    async def mount_source(self, mount: MountState) -> Path:
-        """Return the host path that a mount shows, made if it is a volume's.
+    async def sweep_mounts(self) -> None:
+        """Unmount what an earlier daemon mounted and no container that runs has."""
+        await self._mounts.sweep(
+            (v.name, self.path(v)) for v in self._volumes.values() if v.host_mount is not None
+        )
 
-        Raises InvalidParameter if a bind's source is gone, NotFound if the volume is.
+    async def mount_source(self, mount: MountState, holder: ContainerId) -> Path:
+        """Return the host path that a mount shows, made or mounted if that is missing.
+
+        A volume that the host mounts stays so until ``release`` for *holder*. Raises HyperError in
+        Docker's words.
         """
-        if mount.type == "volume":
-            volume = self.get(mount.name)
-            await asyncio.to_thread(self._make, volume)
-            source = self.path(volume)
-            if mount.subpath:
-                source = await asyncio.to_thread(_beneath, source, mount.subpath)
-        else:
-            source = Path(mount.source)
-        if not await asyncio.to_thread(source.exists):
-            raise InvalidParameter(
-                f'invalid mount config for type "{mount.type}": bind source path does not exist: '
-                f"{source}"
-            )
-        return source
+        if mount.type != "volume":
+            return await asyncio.to_thread(bind_source, mount)
+        volume = self.get(mount.name)
+        await asyncio.to_thread(self._make, volume)
+        path = self.path(volume)
+        if (wanted := volume.host_mount) is not None:
+            await self._mounts.hold(volume.name, holder, wanted, path)
+        return await asyncio.to_thread(beneath, path, mount.subpath) if mount.subpath else path
+
+    def take_up(self, mounts: Iterable[MountState], holder: ContainerId) -> None:
+        """Know that *holder*, a container of an earlier daemon, runs with these mounts."""
+        for mount in mounts:
+            volume = self._volumes.get(mount.name) if mount.type == "volume" else None
+            if volume is not None and volume.host_mount is not None:
+                self._mounts.take_up(volume.name, holder)
+
+    async def release(self, mounts: Iterable[MountState], holder: ContainerId) -> None:
+        """*holder* has ended: unmount what the host mounted for it alone."""
+        for mount in mounts:
+            volume = self._volumes.get(mount.name) if mount.type == "volume" else None
+            if volume is not None and volume.host_mount is not None:
+                await self._mounts.release(volume.name, holder, self.path(volume))
 
     async def list_with_sizes(self) -> list[Volume]:
-        """Return every volume with the bytes that its files take."""
-        found = self.all()
+        """Return every volume with the bytes that its files take.
+
+        Those that the host mounts are left out, as by Docker: what they hold is not the engine's.
+        """
+        found = [volume for volume in self.all() if not volume.options]
         sizes = await asyncio.gather(*(asyncio.to_thread(_size, self.path(v)) for v in found))
         return [
             msgspec.structs.replace(volume, size=size)
             for volume, size in zip(found, sizes, strict=True)
         ]
-
-
-def _check_name(name: str) -> None:
-    if len(name) > MAX_NAME:
-        raise InvalidParameter(
-            f"create {name[:32]}...: volume name is too long, {MAX_NAME} at most"
-        )
-    if len(name) < 2:
-        raise InvalidParameter(
-            f"create {name}: volume name is too short, names should be at least two alphanumeric "
-            "characters"
-        )
-    if not _NAME.match(name):
-        raise InvalidParameter(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
-            "use absolute path"
-        )
-
-
-def _checked_options(name: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Accept what the local driver can do here: nothing, or a bind of a host directory."""
-    for key in options:
-        if key not in ("type", "o", "device", "size"):
-            raise InvalidParameter(f'create {name}: invalid option: "{key}"')
-    if not options:
-        return {}
-    flags = options.get("o", "").split(",")
-    device = options.get("device", "")
-    if "bind" not in flags or not device.startswith("/"):
-        raise InvalidParameter(
-            f"create {name}: the local driver binds host directories only: give the options "
-            "type=none, o=bind and device=/absolute/path"
-        )
-    return dict(options)
-
-
-def _same(existing: Volume, asked: Volume) -> Volume:
-    if asked.options and asked.options != existing.options:
-        raise Conflict(f"volume {asked.name} already exists with other options")
-    return existing
-
-
-def _beneath(root: Path, subpath: str) -> Path:
-    """Return an existing path below a volume; a link that leads out of it is refused."""
-    base = root.resolve()
-    found = (base / subpath.lstrip("/")).resolve()
-    if found != base and base not in found.parents:
-        raise InvalidParameter(f"invalid mount config: subpath {subpath} leaves the volume")
-    if not found.exists():
-        raise NotFound(f"cannot access path {found}: no such file or directory")
-    return found
 
 
 def _size(path: Path) -> int:

@@ -47,6 +47,10 @@ class ShareMount:
     name: str
     source: Path
     read_only: bool
+    recursive: bool = True
+    """With the mounts below *source*."""
+    read_only_below: bool = True
+    """Those are read-only too, if this one is."""
 
 
 class Share:
@@ -111,7 +115,8 @@ class Share:
                     source=mount.source,
                     target=f"{ROOT}/{mount.name}",
                     read_only=mount.read_only,
-                    recursive=True,
+                    recursive=mount.recursive,
+                    read_only_below=mount.read_only_below,
                 )
                 for mount in mounts
             ),

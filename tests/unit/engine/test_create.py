@@ -123,7 +123,7 @@ def test_the_networks_to_join_come_from_mode_and_wishes(
 @pytest.mark.parametrize(
     "host",
     [
-        HostConfig(tmpfs={"/t": "size=1m,wings"}),
+        HostConfig(tmpfs={"//": ""}),
         HostConfig(ulimits=(Ulimit(name="wings"),)),
         HostConfig(cap_add=("WINGS",)),
     ],

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hyperstack.engine import tmpfs
 from hyperstack.engine.tmpfs import parse_tmpfs
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError
 
 BASE = tmpfs.MS_NOEXEC | tmpfs.MS_NOSUID | tmpfs.MS_NODEV
 
@@ -29,7 +29,7 @@ def test_options_become_flags_and_data(options: str, flags: int, data: str) -> N
 
 @pytest.mark.parametrize("options", ["wings", "size", "ro=1", "huge=always,ro"])
 def test_an_unknown_option_is_refused(options: str) -> None:
-    with pytest.raises(InvalidParameter, match="invalid tmpfs option"):
+    with pytest.raises(InternalError, match="invalid tmpfs option"):
         parse_tmpfs(options)
 
 
@@ -37,6 +37,6 @@ def test_an_unknown_option_is_refused(options: str) -> None:
 def test_nothing_but_known_names_reaches_the_guest(options: str) -> None:
     try:
         _, data = parse_tmpfs(options)
-    except InvalidParameter:
+    except InternalError:
         return
     assert all(part.partition("=")[0] in tmpfs._DATA for part in data.split(",") if part)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hyperstack.config import Config
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId
 from hyperstack.model import (
@@ -18,7 +19,8 @@ from hyperstack.model import (
     MountState,
 )
 from hyperstack.store.database import Database
-from hyperstack.volume.binds import from_mount, parse_bind, resolve_mounts
+from hyperstack.volume.asked import from_mount
+from hyperstack.volume.binds import parse_bind, resolve_mounts
 from hyperstack.volume.local import LocalVolumes
 
 
@@ -91,12 +93,14 @@ def test_a_bind_is_read_as_docker_reads_it(
         ("/a://", "destination can't be '/'"),
         ("/a:/b:foo", "invalid mode: foo"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
-        ("/a:/b:nocopy", "invalid mode: nocopy"),
-        ("name:/b:rshared", "invalid mode: rshared"),
+        ("/a:/b:nocopy", 'type "bind": field VolumeOptions must not be specified'),
+        ("name:/b:rshared", 'type "volume": field BindOptions must not be specified'),
+        ("/b:ro", "invalid volume specification: '/b:ro'"),
+        ("/a:", "invalid volume specification: '/a:'"),
     ],
 )
 def test_a_wrong_bind_is_refused_in_dockers_words(spec: str, sentence: str) -> None:
-    with pytest.raises(InvalidParameter) as refused:
+    with pytest.raises(InternalError) as refused:  # dockerd answers 500
         parse_bind(spec)
     assert sentence in refused.value.message
 
@@ -110,6 +114,23 @@ def test_a_wrong_bind_is_refused_in_dockers_words(spec: str, sentence: str) -> N
         (MountPoint(type="tmpfs", source="a", target="/b"), "field Source must not be specified"),
         (MountPoint(type="nfs", target="/b"), 'type "nfs": mount type unknown'),
         (MountPoint(type="image", source="a", target="/b"), "not supported"),
+        (MountPoint(target="/b", read_only=True), "must not set ReadOnly mode when using"),
+        (MountPoint(target="/b", subpath="x"), "must not set Subpath when using anonymous"),
+        (MountPoint(source="a", target="/b", subpath="../x"), "subpath must be a relative path"),
+        (MountPoint(source="a", target="/b", subpath="/x"), "subpath must be a relative path"),
+        (
+            MountPoint(source="a", target="/b", given=("bind",)),
+            'BindOptions must not be specified on mount type "volume"',
+        ),
+        (
+            MountPoint(type="tmpfs", target="/b", tmpfs_options=(("uid", "1"),)),
+            'type "tmpfs": invalid option: uid',
+        ),
+        (
+            MountPoint(type="tmpfs", target="/b", tmpfs_options=(("exec", "1", "2"),)),
+            "invalid option array length",
+        ),
+        (MountPoint(type="bind", source="/etc/passwd/", target="/b"), "not a directory"),
     ],
 )
 def test_a_wrong_mount_is_refused_in_dockers_words(mount: MountPoint, sentence: str) -> None:
@@ -118,19 +139,53 @@ def test_a_wrong_mount_is_refused_in_dockers_words(mount: MountPoint, sentence: 
     assert sentence in refused.value.message
 
 
-async def test_a_missing_host_directory_is_made_for_a_bind_only(
+async def test_a_missing_host_directory_is_made_by_the_start_of_a_bind_only(
     volumes: LocalVolumes, tmp_path: Path
 ) -> None:
-    await resolve(volumes, HostConfig(binds=(f"{tmp_path}/new:/x",)))
+    made = (await resolve(volumes, HostConfig(binds=(f"{tmp_path}/new:/x",))))["/x"]
+    assert not (tmp_path / "new").exists()
+    await volumes.mount_source(made, ContainerId("c"))
     assert (tmp_path / "new").is_dir()
     wish = MountPoint(type="bind", source=f"{tmp_path}/other", target="/x")
     with pytest.raises(InvalidParameter, match="bind source path does not exist"):
         await resolve(volumes, HostConfig(mounts=(wish,)))
+    (tmp_path / "other").mkdir()
+    made = (await resolve(volumes, HostConfig(mounts=(wish,))))["/x"]
+    (tmp_path / "other").rmdir()
+    with pytest.raises(InvalidParameter, match="bind source path does not exist"):
+        await volumes.mount_source(made, ContainerId("c"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        (MountPoint(read_only_force_recursive=True), "!ReadOnly && BindOptions"),
+        (
+            MountPoint(
+                read_only=True, read_only_non_recursive=True, read_only_force_recursive=True
+            ),
+            "ReadOnlyNonRecursive && BindOptions",
+        ),
+        (MountPoint(propagation="rshared"), "it is not a shared mount"),
+        (MountPoint(propagation="slave"), "it is not a shared or slave mount"),
+    ],
+)
+async def test_what_a_bind_cannot_be_is_said_at_its_start(
+    volumes: LocalVolumes, wish: MountPoint, sentence: str
+) -> None:
+    made = from_mount(replace(wish, type="bind", source="/sys", target="/x"))
+    with pytest.raises(HyperError, match=sentence):
+        await volumes.mount_source(made, ContainerId("c"))
 
 
 async def test_a_destination_is_used_once(volumes: LocalVolumes) -> None:
-    with pytest.raises(InvalidParameter, match="Duplicate mount point: /x"):
-        await resolve(volumes, HostConfig(binds=("a1:/x", "b1:/x/")))
+    for host in (
+        HostConfig(binds=("a1:/x", "b1:/x/")),
+        HostConfig(binds=("a1:/x",), tmpfs={"/x": ""}),
+        HostConfig(binds=("a1:/x",), mounts=(MountPoint(source="b1", target="/x"),)),
+    ):
+        with pytest.raises(InvalidParameter, match="Duplicate mount point: /x"):
+            await resolve(volumes, host)
 
 
 async def test_an_images_volume_becomes_anonymous_unless_something_is_there(
@@ -158,5 +213,13 @@ async def test_volumes_from_takes_mounts_over_and_own_ones_win(volumes: LocalVol
     made = await resolve(volumes, host, containers=others)
     assert not made["/one"].read_write
     assert made["/two"].name == "mine"
-    with pytest.raises(InvalidParameter, match="No such container: ghost"):
-        await resolve(volumes, HostConfig(volumes_from=("ghost",)))
+    assert made["/one"].mode == ""
+    for spec, sentence in (
+        ("ghost", "No such container: ghost"),
+        ("", "volumes-from specification cannot be an empty string"),
+        ("other:foo", "invalid mode: foo"),
+        ("other:nocopy", "invalid mode: nocopy"),
+        ("other:rslave", "invalid mode: rslave"),
+    ):
+        with pytest.raises(InvalidParameter, match=sentence):
+            await resolve(volumes, HostConfig(volumes_from=(spec,)))

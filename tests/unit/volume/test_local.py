@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 
 from hyperstack.config import Config
-from hyperstack.errors import Conflict, InvalidParameter, NotFound
+from hyperstack.errors import (
+    Conflict,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+    NotImplementedHere,
+)
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId
 from hyperstack.model import MountState
 from hyperstack.store.database import Database
 from hyperstack.volume.local import LocalVolumes
+from hyperstack.volume.options import MS_BIND, MS_RDONLY, HostMount, host_mount
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ async def test_creating_it_again_gives_the_same(volumes: LocalVolumes) -> None:
     assert await volumes.create("data") == await volumes.create("data", labels={"x": "y"})
 
 
-@pytest.mark.parametrize("name", ["a/b", "-a", ".a", "a b", "x" * 256, "ä1", "../up"])
+@pytest.mark.parametrize("name", ["a/b", "-a", ".a", "a b", "a", "ä1", "../up"])
 async def test_bad_names_are_refused_and_leave_nothing(
     volumes: LocalVolumes, name: str, tmp_path: Path
 ) -> None:
@@ -56,23 +63,65 @@ async def test_bad_names_are_refused_and_leave_nothing(
     assert not (tmp_path / "volumes").exists()
 
 
-async def test_other_drivers_and_mounts_are_refused(volumes: LocalVolumes) -> None:
+async def test_other_drivers_are_refused(volumes: LocalVolumes) -> None:
     with pytest.raises(NotFound, match='plugin "nfs" not found'):
         await volumes.create("data", driver="nfs")
-    with pytest.raises(InvalidParameter, match="binds host directories only"):
-        await volumes.create("data", options={"type": "nfs", "device": ":/x", "o": "addr=h"})
 
 
-async def test_a_bind_volume_is_the_hosts_directory_and_outlives_it(
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"foo": "x"}, 'invalid option: "foo"'),
+        ({"type": "tmpfs"}, 'missing required option: "device"'),
+        ({"o": "bind", "device": "/x"}, 'missing required option: "type"'),
+        ({"o": "size=1m"}, 'missing required option: "device"'),
+        ({"size": "10m"}, "quota size requested but no quota support"),
+        ({"size": "many"}, "invalid size: 'many'"),
+    ],
+)
+async def test_options_are_refused_in_dockers_words(
+    volumes: LocalVolumes, options: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=sentence):
+        await volumes.create("data", options=options)
+    assert volumes.all() == []
+
+
+async def test_a_volume_with_options_outlives_what_it_shows(
     volumes: LocalVolumes, tmp_path: Path
 ) -> None:
     target = tmp_path / "real"
     target.mkdir()
-    options = {"type": "none", "o": "bind", "device": str(target)}
+    options = {"type": "none", "o": "bind,ro", "device": str(target)}
     made = await volumes.create("data", options=options)
-    assert volumes.path(made) == target
+    assert made.host_mount == HostMount(
+        device=str(target), type="none", flags=MS_BIND | MS_RDONLY, data=""
+    )
+    assert volumes.path(made) == tmp_path / "volumes" / "data" / "_data"
+    assert await volumes.create("data", options={}) == made
+    assert await volumes.list_with_sizes() == []
     await volumes.remove("data", users=())
     assert target.is_dir()
+
+
+def test_what_the_kernel_refused_is_told_without_the_password() -> None:
+    mount = host_mount(
+        {"type": "cifs", "device": "//h/x", "o": "addr=h,username=u,password=secret,noexec"}
+    )
+    assert mount is not None
+    assert mount.server == "h"
+    assert mount.told("/t", "no such device") == (
+        "mount //h/x:/t, flags: 0x8, data: addr=h,username=u,password=********: no such device"
+    )
+
+
+async def test_no_disk_is_mounted_for_a_volume(volumes: LocalVolumes) -> None:
+    await volumes.create("data", options={"type": "ext4", "device": "/dev/null"})
+    with pytest.raises(NotImplementedHere, match="the host reads no disk"):
+        await volumes.mount_source(mount("data"), ContainerId("c"))
+    await volumes.create("gone", options={"type": "none", "o": "bind", "device": "/no/such"})
+    with pytest.raises(InternalError, match="flags: 0x1000: no such file or directory"):
+        await volumes.mount_source(mount("gone"), ContainerId("c"))
 
 
 async def test_a_volume_in_use_stays(volumes: LocalVolumes) -> None:
@@ -112,12 +161,20 @@ async def test_a_subpath_never_leaves_the_volume(volumes: LocalVolumes) -> None:
     made = await volumes.create("data")
     (volumes.path(made) / "in").mkdir()
     (volumes.path(made) / "out").symlink_to("/etc")
-    inside = MountState(type="volume", name="data", destination="/x", subpath="in")
-    assert await volumes.mount_source(inside) == volumes.path(made) / "in"
-    for path in ("../..", "out", "out/passwd"):
-        wrong = MountState(type="volume", name="data", destination="/x", subpath=path)
-        with pytest.raises(InvalidParameter, match="leaves the volume"):
-            await volumes.mount_source(wrong)
+    (volumes.path(made) / "file").touch()
+
+    async def look(path: str) -> Path:
+        wish = MountState(type="volume", name="data", destination="/x", subpath=path)
+        return await volumes.mount_source(wish, ContainerId("c"))
+
+    assert await look("in") == volumes.path(made) / "in"
+    for path in ("in/../../..", "out", "out/passwd"):
+        with pytest.raises(InvalidParameter, match="path concatenation escapes the base directory"):
+            await look(path)
+    with pytest.raises(NotFound, match="_data/in/none: no such file or directory"):
+        await look("in/none")
+    with pytest.raises(InternalError, match="error while resolving symlinks"):
+        await look("file/below")
 
 
 async def test_sizes_count_the_files(volumes: LocalVolumes) -> None:

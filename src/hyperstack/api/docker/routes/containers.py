@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from hyperstack.api.docker import gojson
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.create import read_create, update_fields
 from hyperstack.api.docker.schema.inspect import MODERN, container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
+from hyperstack.api.docker.schema.mounts import as_of
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import Conflict, HyperError, InvalidParameter, NotFound
@@ -42,10 +45,11 @@ def add_to(router: Router) -> None:
 async def create(request: Request, engine: Engine) -> None:
     """``POST /containers/create``"""
     body = read_create(await request.json(needed=True))
+    host = replace(body.host, mounts=as_of(body.host.mounts, request.version))
     identifier, warnings = await engine.containers.create(
         name=request.query.text("name") or None,
         config=body.config,
-        host=body.host,
+        host=host,
         networks=body.networks,
         platform=request.query.text("platform"),
     )

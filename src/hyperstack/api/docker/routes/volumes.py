@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
+from hyperstack.api.docker.routes.unavailable import NOT_A_MANAGER
 from hyperstack.api.docker.schema import volume as schema
 from hyperstack.engine.volumes import VolumeUse
+from hyperstack.errors import InvalidParameter, Unavailable
 from hyperstack.volume.local import DRIVER
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ def add_to(router: Router) -> None:
     router.add("POST", "/volumes/create", create)
     router.add("POST", "/volumes/prune", prune)
     router.add("GET", "/volumes/{name}", inspect)
+    router.add("PUT", "/volumes/{name}", update)
     router.add("DELETE", "/volumes/{name}", remove)
 
 
@@ -29,13 +32,19 @@ def _shown(use: VolumeUse) -> dict[str, Any]:
 
 async def list_volumes(request: Request, engine: Engine) -> None:
     """``GET /volumes``"""
-    found = [_shown(use) for use in engine.volumes.list(request.filters)]
+    try:
+        filters = request.filters
+    except InvalidParameter as error:
+        raise InvalidParameter(f"error reading volume filters: {error.message}") from error
+    found = [_shown(use) for use in engine.volumes.list(filters)]
     await request.answer_json({"Volumes": found, "Warnings": None})
 
 
 async def create(request: Request, engine: Engine) -> None:
     """``POST /volumes/create``"""
     values = await request.object(schema.CREATE)
+    if values.get("cluster"):
+        raise Unavailable(NOT_A_MANAGER)
     use = await engine.volumes.create(
         values.get("name", ""),
         values.get("driver") or DRIVER,
@@ -50,6 +59,11 @@ async def inspect(request: Request, engine: Engine) -> None:
     await request.answer_json(_shown(engine.volumes.get(request.name)))
 
 
+async def update(request: Request, engine: Engine) -> None:
+    """``PUT /volumes/{name}``: swarm's volumes only."""
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+
+
 async def remove(request: Request, engine: Engine) -> None:
     """``DELETE /volumes/{name}``"""
     await engine.volumes.remove(request.name, request.query.flag("force"))
@@ -60,6 +74,6 @@ async def prune(request: Request, engine: Engine) -> None:
     """``POST /volumes/prune``: anonymous ones only, unless the client is older than that rule."""
     filters = request.filters
     if not request.at_least("1.42"):
-        filters["all"] = ["true"]
+        filters["all"] = list(dict.fromkeys((*filters.get("all", []), "true")))
     removed, freed = await engine.volumes.prune(filters)
-    await request.answer_json({"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed})
+    await request.answer_json({"VolumesDeleted": list(removed), "SpaceReclaimed": freed})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from hyperstack.api.docker.gojson import (
     BOOL,
@@ -29,6 +32,8 @@ _BIND: dict[str, tuple[str, Kind]] = {
     "Propagation": ("propagation", STRING),
     "NonRecursive": ("non_recursive", BOOL),
     "CreateMountpoint": ("create_mountpoint", BOOL),
+    "ReadOnlyNonRecursive": ("read_only_non_recursive", BOOL),
+    "ReadOnlyForceRecursive": ("read_only_force_recursive", BOOL),
 }
 _VOLUME: dict[str, tuple[str, Kind]] = {
     "NoCopy": ("no_copy", BOOL),
@@ -82,6 +87,7 @@ class MountKind(Kind):
             ("imageoptions", _IMAGE, "ImageOptions"),
         ):
             if key in rest:
+                into["given"] = (*into.get("given", ()), key.removesuffix("options"))
                 place = where.field("Mount", struct)
                 left = _take(rest[key], keys, struct, place, into)
                 if key == "volumeoptions" and "driverconfig" in left:
@@ -89,8 +95,6 @@ class MountKind(Kind):
                     _take(left["driverconfig"], _DRIVER, "Driver", deeper, into)
                 if key == "tmpfsoptions" and "options" in left:
                     into["tmpfs_options"] = _tmpfs_options(left["options"], place)
-        if not into["type"]:
-            raise InvalidParameter('invalid mount config for type "": mount type unknown')
         return MountPoint(**into)
 
     def write(self, value: MountPoint) -> dict[str, Any]:
@@ -110,9 +114,30 @@ class MountKind(Kind):
                 options["Options"] = [list(option) for option in value.tmpfs_options]
         else:
             options, key = _give(value, _IMAGE), "ImageOptions"
-        if options:
+        if options or value.type in value.given:
             made[key] = options
         return made
+
+
+def as_of(mounts: Sequence[MountPoint], version: tuple[int, int]) -> tuple[MountPoint, ...]:
+    """Leave out of a client's wishes what its API version did not know, as dockerd does.
+
+    Raises InvalidParameter for what would be missed.
+    """
+    made = []
+    for mount in mounts:
+        if version < (1, 45) and mount.type == "volume" and mount.subpath:
+            raise InvalidParameter("VolumeOptions.Subpath needs API v1.45 or newer")
+        if version < (1, 44) and "bind" in mount.given:
+            mount = replace(
+                mount,
+                read_only_non_recursive=mount.read_only,
+                read_only_force_recursive=False,
+                create_mountpoint=mount.create_mountpoint and version >= (1, 42),
+                non_recursive=mount.non_recursive and version >= (1, 40),
+            )
+        made.append(mount)
+    return tuple(made)
 
 
 def _tmpfs_options(raw: Any, where: Where) -> tuple[tuple[str, ...], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hyperstack.api.docker.gojson import (
+    ANY,
     NIL_STRING_MAP,
     STRING,
     Field,
@@ -26,8 +27,14 @@ CREATE: Schema[dict[str, Any]] = Schema(
         Field("Driver", "driver", STRING),
         Field("DriverOpts", "driver_opts", NIL_STRING_MAP),
         Field("Labels", "labels", NIL_STRING_MAP),
+        Field("ClusterVolumeSpec", "cluster", ANY),
     ),
 )
+
+
+def _shown(given: dict[str, str], *, empty: bool) -> dict[str, str] | None:
+    """Return a map in the order of its keys; null for an empty one that was not given as such."""
+    return dict(sorted(given.items())) if given or empty else None
 
 
 def volume(
@@ -37,10 +44,10 @@ def volume(
     made: dict[str, Any] = {
         "CreatedAt": rfc3339(found.created_ns),
         "Driver": DRIVER,
-        "Labels": dict(sorted(found.labels.items())) or None,
+        "Labels": _shown(found.labels, empty="labels" in found.given_empty),
         "Mountpoint": mountpoint,
         "Name": found.name,
-        "Options": dict(sorted(found.options.items())) or None,
+        "Options": _shown(found.options, empty="options" in found.given_empty),
         "Scope": "local",
     }
     if usage is not None:
