@@ -73,6 +73,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: int | None = None
     """Seconds; -1 waits for ever."""
     shell: tuple[str, ...] | None = None
+    given_empty: tuple[str, ...] = ()
+    """Lists and maps that the client gave as empty ones; others that are empty it left out."""
 
 
 class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +133,30 @@ class DeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_permissions: str = ""
 
 
+class WeightDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """``--blkio-weight-device``: a block device of the host and its share, 10 to 1000."""
+
+    path: str = ""
+    weight: int = 0
+
+
+class ThrottleDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """``--device-read-bps`` and its kin: a block device of the host, bytes or operations a second."""
+
+    path: str = ""
+    rate: int = 0
+
+
+class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``--gpus``: devices that a driver of the host is to choose."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: tuple[str, ...] = ()
+    capabilities: tuple[tuple[str, ...], ...] = ()
+    options: dict[str, str] = {}
+
+
 class Ulimit(msgspec.Struct, frozen=True, kw_only=True):
     """``--ulimit``; the name is without RLIMIT_, lower case."""
 
@@ -185,6 +211,11 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     nano_cpus: int = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
+    blkio_weight_device: tuple[WeightDevice, ...] = ()
+    blkio_device_read_bps: tuple[ThrottleDevice, ...] = ()
+    blkio_device_write_bps: tuple[ThrottleDevice, ...] = ()
+    blkio_device_read_iops: tuple[ThrottleDevice, ...] = ()
+    blkio_device_write_iops: tuple[ThrottleDevice, ...] = ()
     cpu_period: int = 0
     cpu_quota: int = 0
     cpu_realtime_period: int = 0
@@ -193,16 +224,24 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     cpuset_mems: str = ""
     devices: tuple[DeviceMapping, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
-    device_requests: tuple[dict[str, object], ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
+    kernel_memory: int = 0
+    kernel_memory_tcp: int = 0
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
     oom_kill_disable: bool | None = None
     pids_limit: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = 0
+    io_maximum_bandwidth: int = 0
     init: bool | None = None
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
+    given_empty: tuple[str, ...] = ()
+    """Lists and maps that the client gave as empty ones; others that are empty it left out."""
 
 
 class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +255,8 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True):
     mac_address: str = ""
     driver_opts: dict[str, str] = {}
     gw_priority: int = 0
+    given_empty: tuple[str, ...] = ()
+    """Lists and maps that the client gave as empty ones; others that are empty it left out."""
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,6 +339,13 @@ class ContainerState(msgspec.Struct, kw_only=True):
     """Published ports as bound, ``80/tcp`` -> bindings."""
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom an alias of ``--link`` means, and the name that it has or had."""
+
+    container: ContainerId
+    name: str
+
+
 class Container(msgspec.Struct, kw_only=True):
     """A container: a row of the database, and the object that all verbs work on."""
 
@@ -312,6 +360,8 @@ class Container(msgspec.Struct, kw_only=True):
     host: HostConfig
     networks: dict[str, EndpointSettings] = {}
     """Wishes by network name."""
+    links: dict[str, Link] = {}
+    """By alias; only on the default bridge, ``host.links`` shows them."""
     path: str = ""
     args: tuple[str, ...] = ()
     mounts: tuple[MountState, ...] = ()

@@ -29,7 +29,7 @@ def check_process(process: messages.Process) -> None:
         if len(texts) > TEXTS or any(_size(text) >= TEXT for text in texts):
             raise InvalidParameter(
                 f'{PREFIX}error during container init: exec: "{process.argv[0][:100]}": '
-                "argument list too long: unknown"
+                "argument list too long"
             )
     _text("working directory", process.cwd, PATH)
     _text("user", process.user, NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import re
 import shutil
 import time
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hyperstack.engine import disks, joining, names, runtimes
+from hyperstack.engine import disks, joining, names, runtimes, security
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.validate import validate
@@ -47,7 +48,9 @@ async def create(
 
     Raises InvalidParameter, NotFound (no such image) or Conflict (name in use).
     """
-    warnings = list(validate(config, host, networks))
+    host, warnings = validate(config, host, networks)
+    if not (config.image or config.cmd or config.entrypoint):
+        raise InvalidParameter("no command specified")
     identifier = ContainerId(new_id())
     image = core.images.get(config.image)
     if platform:
@@ -145,13 +148,19 @@ def merge_image(config: ContainerConfig, image: Image, identifier: str) -> Conta
         cmd=cmd,
         entrypoint=entrypoint,
         volumes=_union(config.volumes, base.volumes),
-        working_dir=config.working_dir or base.working_dir,
+        working_dir=_clean(config.working_dir or base.working_dir),
         labels={**base.labels, **config.labels},
         stop_signal=config.stop_signal or base.stop_signal,
         healthcheck=config.healthcheck or base.healthcheck,
         shell=config.shell or base.shell,
         on_build=config.on_build,
+        given_empty=tuple(name for name in config.given_empty if name == "on_build"),
     )
+
+
+def _clean(path: str) -> str:
+    """Return an absolute path as Go's ``filepath.Clean`` does, an empty one as it is."""
+    return "/" + posixpath.normpath(path).lstrip("/") if path else ""
 
 
 def _union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
@@ -176,10 +185,12 @@ def _settle_host(core: Core, host: HostConfig) -> HostConfig:
         host,
         log_config=log,
         runtime=runtime,
-        network_mode=host.network_mode or "default",
+        network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=host.restart_policy
         if host.restart_policy.name
         else msgspec.structs.replace(host.restart_policy, name="no"),
+        security_opt=(*host.security_opt, *security.labels_off(host)),
+        given_empty=tuple(name for name in host.given_empty if name != "links"),
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or "private",
         shm_size=host.shm_size or DEFAULT_SHM,

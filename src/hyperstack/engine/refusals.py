@@ -18,8 +18,10 @@ UNKNOWN = 128
 """Exit code of a start that failed for a reason that is not the command's."""
 PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-    "unable to start container process: "
+    "runc create failed: unable to start container process: "
 )
+_RUNTIME = PREFIX.removesuffix("unable to start container process: ")
+_NOT_A_DIRECTORY = ": not a directory"
 _MOUNT = re.compile(r'error mounting "/m\d+" to rootfs at "([^"]*)"')
 
 
@@ -30,21 +32,24 @@ def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> Hyp
     """
     detail = failure.detail or errno.errorcode.get(failure.errno, str(failure.errno))
     if failure.stage == Stage.USER:
-        return InvalidParameter(detail)  # dockerd looks users up itself, before its runtime
+        return InternalError(detail)  # dockerd looks users up itself, before its runtime
     if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP, Stage.CWD):
         sentence = detail
         if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP):
             sentence = f"error during container init: {detail}"
-        return InvalidParameter(f"{PREFIX}{sentence}: unknown")
+        return InvalidParameter(f"{PREFIX}{sentence}")
     if failure.errno == errno.ENOSPC:
         return InternalError(f"{PREFIX}{detail}: no space left on device")
     if failure.stage == Stage.ROOT and (damaged := damaged_root(detail)):
-        return InternalError(f"{PREFIX}{damaged}: unknown")
+        return InternalError(f"{PREFIX}{damaged}")
     if failure.stage == Stage.MOUNT:
         told = _on_the_host(detail, mounts)
-        return InternalError(f"{PREFIX}error during container init: {told}: unknown")
+        kind = InvalidParameter if failure.errno == errno.ENOTDIR else InternalError
+        return kind(f"{PREFIX}error during container init: {told}")
+    if failure.stage == Stage.SYSCTL and "is not in a separate kernel namespace" in detail:
+        return InternalError(f"{_RUNTIME}{detail}")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
-    return InternalError(f"{PREFIX}{stage}: {detail}: unknown")
+    return InternalError(f"{PREFIX}{stage}: {detail}")
 
 
 def _on_the_host(detail: str, mounts: Sequence[MountState]) -> str:
@@ -53,7 +58,11 @@ def _on_the_host(detail: str, mounts: Sequence[MountState]) -> str:
         return detail
     target = match[1]
     source = next((m.source for m in mounts if m.destination == target and m.source), "")
-    return f'error mounting "{source}" to rootfs at "{target}"{detail[match.end() :]}'
+    reason = detail[match.end() :].removeprefix(": ")
+    if reason.endswith(_NOT_A_DIRECTORY):  # runc gives its advice after the kernel's word
+        advice = reason.removesuffix(_NOT_A_DIRECTORY)
+        reason = f"mount {source}:{target}, flags: 0x5000{_NOT_A_DIRECTORY}: {advice}"
+    return f'error mounting "{source}" to rootfs at "{target}": {reason}'
 
 
 def damaged_root(detail: str) -> str:

@@ -10,6 +10,7 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hyperstack.engine import devices, security
 from hyperstack.engine.tmpfs import tmpfs_mount
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import caps, messages
@@ -40,6 +41,8 @@ DEFAULT_SYSCTLS = {
     "net.ipv4.ping_group_range": "0 2147483647",
 }
 DEFAULT_NOFILE = 1048576
+LONGEST_NAME = 64
+"""Characters that a kernel keeps of a domain name; runc writes what is longer all the same."""
 DEFAULT_SHARES = 1024
 
 _RLIMITS = {
@@ -97,6 +100,8 @@ class Rooms:
     nics: tuple[messages.Nic, ...] = ()
     joins: tuple[messages.Join, ...] = ()
     dns: bool = False
+    env: tuple[str, ...] = ()
+    """Variables of linked containers; those of the container itself win."""
     shared: bool = False
     """Whether others are in the sandbox: the guest has to divide CPU time then."""
 
@@ -114,15 +119,16 @@ def container_message(
         root=rooms.root,
         mounts=tuple(sorted((*rooms.mounts, *_tmpfs(host)), key=lambda m: m.target.count("/"))),
         hostname=container.config.hostname,
-        domainname=container.config.domainname,
+        domainname=container.config.domainname[:LONGEST_NAME],
         namespaces=_namespaces(host) & ~shared,
         joins=rooms.joins,
         limits=limits(host, shared=rooms.shared),
         sysctls=_sysctls(host),
+        devices=devices.nodes(host),
         masked_paths=() if host.privileged else _or(host.masked_paths, MASKED_PATHS),
         readonly_paths=() if host.privileged else _or(host.readonly_paths, READONLY_PATHS),
         nics=rooms.nics,
-        process=_first_process(container, handle, seccomp, streams),
+        process=_first_process(container, handle, seccomp, streams, rooms.env),
         init=bool(host.init),
         privileged=host.privileged,
         shm_size=-1 if host.ipc_mode == "none" else host.shm_size,
@@ -187,16 +193,28 @@ def cpu_time(host: HostConfig) -> tuple[int, int]:
 def _sysctls(host: HostConfig) -> tuple[messages.Sysctl, ...]:
     # The network's owner has chosen for all that join it.
     values = {} if host.network_mode.startswith("container:") else dict(DEFAULT_SYSCTLS)
-    values.update(host.sysctls)
+    # As sysctl(8): in a name that begins with a slash's part, slashes are the separators.
+    values.update({_dotted(name): value for name, value in host.sysctls.items()})
     return tuple(messages.Sysctl(name=name, value=value) for name, value in values.items())
 
 
-def environment(config: ContainerConfig, extra: Sequence[str] = (), *, tty: bool) -> list[str]:
-    """Merge Docker's default environment, the container's, and *extra*, later ones winning."""
+def _dotted(name: str) -> str:
+    dot, slash = name.find("."), name.find("/")
+    return name.replace("/", ".") if slash >= 0 and (dot < 0 or slash < dot) else name
+
+
+def environment(
+    config: ContainerConfig,
+    extra: Sequence[str] = (),
+    *,
+    tty: bool,
+    linked: Sequence[str] = (),
+) -> list[str]:
+    """Merge Docker's default environment, *linked*, the container's, *extra*: later ones win."""
     merged: dict[str, str] = {"PATH": DEFAULT_PATH, "HOSTNAME": config.hostname}
     if tty:
         merged["TERM"] = "xterm"
-    for entry in (*config.env, *extra):
+    for entry in (*linked, *config.env, *extra):
         name, equals, value = entry.partition("=")
         if equals:
             merged[name] = value
@@ -220,28 +238,27 @@ def rlimits(ulimits: Sequence[Ulimit]) -> tuple[messages.Rlimit, ...]:
     return tuple(made.values())
 
 
-def no_new_privs(host: HostConfig) -> bool:
-    """Tell whether ``--security-opt no-new-privileges`` was given."""
-    for option in host.security_opt:
-        name, _, value = option.replace(":", "=", 1).partition("=")
-        if name == "no-new-privileges":
-            return value in ("", "true")
-    return False
-
-
 def _first_process(
-    container: Container, handle: int, seccomp: bytes, streams: Streams
+    container: Container, handle: int, seccomp: bytes, streams: Streams, linked: Sequence[str]
 ) -> messages.Process:
     first = ExecConfig(
         cmd=(container.path, *container.args),
         tty=container.config.tty,
         console_size=container.host.console_size,
     )
-    return exec_process(container, first, handle=handle, seccomp=seccomp, streams=streams)
+    return exec_process(
+        container, first, handle=handle, seccomp=seccomp, streams=streams, linked=linked
+    )
 
 
 def exec_process(
-    container: Container, config: ExecConfig, *, handle: int, seccomp: bytes, streams: Streams
+    container: Container,
+    config: ExecConfig,
+    *,
+    handle: int,
+    seccomp: bytes,
+    streams: Streams,
+    linked: Sequence[str] = (),
 ) -> messages.Process:
     """Say all that the agent needs for a process; what *config* leaves open is the container's."""
     host = container.host
@@ -250,7 +267,7 @@ def exec_process(
     return messages.Process(
         handle=handle,
         argv=config.cmd,
-        env=tuple(environment(container.config, config.env, tty=config.tty)),
+        env=tuple(environment(container.config, config.env, tty=config.tty, linked=linked)),
         cwd=config.working_dir or container.config.working_dir or "/",
         user=config.user or container.config.user,
         groups=host.group_add,
@@ -263,7 +280,7 @@ def exec_process(
         cap_bounding=bits,
         cap_effective=bits,
         cap_permitted=bits,
-        no_new_privs=no_new_privs(host),
+        no_new_privs=security.no_new_privileges(host),
         seccomp=b"" if privileged else seccomp,
         rlimits=rlimits(host.ulimits),
         oom_score_adj=host.oom_score_adj,

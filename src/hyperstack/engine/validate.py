@@ -6,54 +6,67 @@ container cannot honour are refused here, never ignored.
 
 from __future__ import annotations
 
-import os
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 
-from hyperstack.engine import joining
+from hyperstack.engine import devices, joining, resources, security
 from hyperstack.engine import logging as log_drivers
 from hyperstack.engine.stop import signal_number
 from hyperstack.errors import InvalidParameter
-from hyperstack.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig
+from hyperstack.model import (
+    ContainerConfig,
+    EndpointSettings,
+    Healthcheck,
+    HostConfig,
+)
 
-SMALLEST_MEMORY = 6 << 20
-SMALLEST_RESERVATION = 6 << 20
 _POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z")
-_HOSTNAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}\Z")
-"""As Docker: nothing but the kernel's length, and what would break a line of /etc/hosts."""
-_MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
+_MAC = re.compile(
+    r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}\Z"
+    r"|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2}\Z"
+)
 _MILLISECOND = 1_000_000
 
 
 def validate(
     config: ContainerConfig, host: HostConfig, networks: Mapping[str, EndpointSettings]
-) -> Iterator[str]:
-    """Check everything that needs no state; yield Docker's warnings. Raises InvalidParameter."""
+) -> tuple[HostConfig, list[str]]:
+    """Check everything that needs no state; return what is in force, and Docker's warnings.
+
+    Raises InvalidParameter, and InternalError where dockerd answers so.
+    """
     _check_config(config)
     _check_health(config.healthcheck)
     _check_restart(host)
     joining.check(config, host)
     _check_refused(host)
-    _check_ports(config, host)
-    _check_memory(host)
-    _check_cpu(host)
+    _check_ports(host)
+    _check_rest(host)
+    settled, warnings = resources.settle(host)
     log_drivers.check(host.log_config)
     for name, wish in networks.items():
-        if wish.mac_address and not _MAC.match(wish.mac_address):
-            raise InvalidParameter(f"invalid MAC address for network {name}: {wish.mac_address}")
-    return _warnings(host)
+        if wish.mac_address and not is_mac(wish.mac_address):
+            raise InvalidParameter(
+                f"invalid config for network {name}: invalid MAC address {wish.mac_address}"
+            )
+    warnings += [*security.check(host), *devices.warnings(host.devices), *_warnings(host)]
+    return settled, warnings
 
 
 def check_resources(host: HostConfig) -> None:
     """Check what an update may change. Raises InvalidParameter."""
     _check_restart(host)
-    _check_memory(host)
-    _check_cpu(host)
+    resources.settle(host)
+
+
+def is_mac(text: str) -> bool:
+    """Tell whether *text* is a MAC address of six bytes, in one of the forms that Go reads."""
+    return _MAC.match(text) is not None
 
 
 def _check_config(config: ContainerConfig) -> None:
-    if config.hostname and not _HOSTNAME.match(config.hostname):
+    if "\0" in config.hostname + config.domainname:
         raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidParameter(
@@ -62,8 +75,10 @@ def _check_config(config: ContainerConfig) -> None:
         )
     if config.stop_signal:
         signal_number(config.stop_signal)
-    if config.mac_address and not _MAC.match(config.mac_address):
-        raise InvalidParameter(f"invalid MAC address: {config.mac_address}")
+    if config.mac_address and not is_mac(config.mac_address):
+        raise InvalidParameter(
+            f"invalid config for network bridge: invalid MAC address {config.mac_address}"
+        )
     for entry in config.env:
         if not entry or entry.startswith("="):
             raise InvalidParameter(f"invalid environment variable: {entry}")
@@ -92,8 +107,10 @@ def _check_restart(host: HostConfig) -> None:
             "'on-failure', or 'unless-stopped'"
         )
     if policy.maximum_retry_count and policy.name != "on-failure":
+        negative = " and cannot be negative" if policy.maximum_retry_count < 0 else ""
         raise InvalidParameter(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+            + negative
         )
     if policy.maximum_retry_count < 0:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
@@ -103,91 +120,56 @@ def _check_restart(host: HostConfig) -> None:
 
 def _check_refused(host: HostConfig) -> None:
     """Options that mean a part of the host that no virtual machine has."""
-    for given, what in (
-        (host.devices, "--device: a virtual machine has none of the host's devices"),
-        (host.device_cgroup_rules, "--device-cgroup-rule: the guest has no device controller"),
-        (host.cpuset_cpus or host.cpuset_mems, "--cpuset-cpus and --cpuset-mems"),
-        (host.cgroup_parent, "--cgroup-parent: the sandbox's cgroup is the engine's own"),
-        (host.blkio_weight, "--blkio-weight"),
-        (host.cpu_realtime_period or host.cpu_realtime_runtime, "real-time CPU limits"),
-        (host.links, "--link: use a user-defined network"),
-        (host.oom_kill_disable, "--oom-kill-disable"),
-    ):
-        if given:
-            raise InvalidParameter(f"not supported by this engine: {what}")
-    if host.isolation not in ("", "default"):
+    if host.isolation.lower() not in ("", "default"):
         raise InvalidParameter(
-            f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'"
+            f"invalid isolation ({host.isolation}): linux only supports 'default'"
         )
-    for request in host.device_requests:
-        raise InvalidParameter(_no_device(request))
-    for option in host.security_opt:
-        _check_security(option)
+    for key in host.annotations:
+        if not key:
+            raise InvalidParameter(
+                "invalid Annotations: the empty string is not permitted as an annotation key"
+            )
+    for entry in host.extra_hosts:
+        _check_extra_host(entry)
 
 
-def _no_device(request: Mapping[str, object]) -> str:
-    """Word the refusal of ``--gpus`` as Docker does on a host without a fitting driver."""
-    given = request.get("Capabilities")
-    sets = [s for s in given if isinstance(s, list)] if isinstance(given, list) else []
-    wanted = " ".join("[" + " ".join(map(str, names)) + "]" for names in sets)
-    return (
-        f'could not select device driver "{request.get("Driver") or ""}" with capabilities: '
-        f"[{wanted}]: a virtual machine has none of the host's devices"
-    )
-
-
-def _check_security(option: str) -> None:
-    name, separator, value = option.replace(":", "=", 1).partition("=")
-    if name == "no-new-privileges":
-        if value not in ("", "true", "false"):
-            raise InvalidParameter(f"invalid --security-opt 2: {option!r}")
+def _check_extra_host(entry: str) -> None:
+    """Refuse what is no ``name:address`` (docker/cli, ``opts.ValidateExtraHost``)."""
+    name, colon, address = entry.partition(":")
+    if not colon or not name:
+        raise InvalidParameter(f'bad format for add-host: "{entry}"')
+    if address == "host-gateway":
         return
-    if name == "seccomp" and separator:
-        return
-    if name in ("label", "apparmor", "systempaths", "writable-cgroups") and separator:
-        harmless = {"label": ("disable",), "apparmor": ("unconfined",)}
-        if value in harmless.get(name, ()):
-            return  # there is no such module in the guest: what was asked for is the case
-        raise InvalidParameter(f"not supported by this engine: --security-opt {option}")
-    raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+    try:
+        ipaddress.ip_address(address.removeprefix("[").removesuffix("]").partition("%")[0])
+    except ValueError:
+        raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from None
 
 
-def _check_ports(config: ContainerConfig, host: HostConfig) -> None:
-    for port in (*config.exposed_ports, *host.port_bindings):
-        match = _PORT.match(port)
-        numbers = [int(n) for n in match.groups()[:2] if n] if match else []
-        if not numbers or not all(0 < n < 65536 for n in numbers) or numbers != sorted(numbers):
+def _check_ports(host: HostConfig) -> None:
+    """Refuse what can't be published (nat.ParsePort, nat.NewPort). Exposing is but a word."""
+    for port, bindings in host.port_bindings.items():
+        number, _, protocol = port.partition("/")
+        if not _is_port(number) or not int(number):
+            raise InvalidParameter(f'invalid port specification: "{number}"')
+        if protocol not in ("", "tcp", "udp", "sctp"):
             raise InvalidParameter(f'invalid port specification: "{port}"')
-    for bindings in host.port_bindings.values():
         for binding in bindings:
-            match = re.fullmatch(r"(\d{1,5})?(?:-(\d{1,5}))?", binding.host_port)
-            if match is None or any(int(n) > 65535 for n in match.groups() if n):
+            first, dash, last = binding.host_port.partition("/")[0].partition("-")
+            known = all(map(_is_port, (first, last) if dash else (first or "0",)))
+            if not known or (dash and int(first) > int(last)):
                 raise InvalidParameter(f'invalid port specification: "{binding.host_port}"')
 
 
-def _check_memory(host: HostConfig) -> None:
-    memory, swap = host.memory, host.memory_swap
-    if memory < 0 or host.memory_reservation < 0:
-        raise InvalidParameter("invalid memory limit: it cannot be negative")
-    if memory and memory < SMALLEST_MEMORY:
-        raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if swap > 0 and not memory:
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
+
+
+def _check_rest(host: HostConfig) -> None:
+    swappiness = host.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
         raise InvalidParameter(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < swap < memory:
-        raise InvalidParameter(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    if host.memory_reservation and host.memory_reservation < SMALLEST_RESERVATION:
-        raise InvalidParameter("Minimum memory reservation allowed is 6MB")
-    if memory and memory < host.memory_reservation:
-        raise InvalidParameter(
-            "Minimum memory limit can not be less than memory reservation limit, see usage"
-        )
-    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
-        raise InvalidParameter(
-            f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100"
+            f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
         )
     if host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
@@ -197,30 +179,7 @@ def _check_memory(host: HostConfig) -> None:
         )
 
 
-def _check_cpu(host: HostConfig) -> None:
-    cpus = os.cpu_count() or 1
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        other = "CPU Period" if host.cpu_period else "CPU Quota"
-        raise InvalidParameter(f"Conflicting options: Nano CPUs and {other} cannot both be set")
-    if host.nano_cpus < 0 or host.nano_cpus > cpus * 1_000_000_000:
-        raise InvalidParameter(
-            f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        )
-    if host.cpu_shares < 0:
-        raise InvalidParameter(
-            f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
-        )
-    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
-        raise InvalidParameter(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        )
-    if 0 < host.cpu_quota < 1000:
-        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-
-
 def _warnings(host: HostConfig) -> Iterator[str]:
-    if host.memory_swappiness is not None and host.memory_swappiness != -1:
-        yield "Memory swappiness is discarded: the guest has no swap."
     for bindings in host.port_bindings.values():
         for binding in bindings:
             if binding.host_port and host.network_mode == "host":

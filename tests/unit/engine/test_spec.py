@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.engine import spec
+from hyperstack.engine import security, spec
 from hyperstack.engine.spec import Rooms, Streams
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import messages
@@ -122,7 +122,7 @@ def test_paths_are_masked_unless_the_user_says_otherwise() -> None:
     ],
 )
 def test_no_new_privileges_is_read_as_docker_reads_it(option: str, wanted: bool) -> None:
-    assert spec.no_new_privs(HostConfig(security_opt=(option,))) is wanted
+    assert security.no_new_privileges(HostConfig(security_opt=(option,))) is wanted
 
 
 def test_an_exec_inherits_what_it_does_not_say() -> None:

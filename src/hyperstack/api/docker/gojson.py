@@ -3,26 +3,25 @@
 A ``Schema`` lists a struct's fields once; reading and writing both follow it. Go's habits that
 clients rely on: field names match in any case, unknown ones are ignored, ``null`` leaves the zero
 value, a value of the wrong type is an error that names the struct, the path and the Go type
-(UnmarshalTypeError), and only then ``omitempty`` and nil maps and slices on the way out.
+(UnmarshalTypeError, as Go words it since 1.25), and only then ``omitempty`` and nil maps and slices
+on the way out. A model with a field ``given_empty`` remembers which lists and maps a client sent
+empty: those are written as such, all others that are empty as null. Text to values and back is
+``gotext``'s.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
+from hyperstack.api.docker.gotext import decode as decode
+from hyperstack.api.docker.gotext import encode as encode
 from hyperstack.errors import InvalidParameter
 
 T = TypeVar("T")
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
+Blank = type[list[Any]] | type[dict[str, Any]] | None
 
 MOST_ITEMS = 100_000
 """Elements of one list or map at most: far above what any client sends."""
@@ -30,20 +29,26 @@ MOST_ITEMS = 100_000
 
 @dataclass(frozen=True)
 class Where:
-    """The place of a value: the innermost struct and the path of keys from the outermost one."""
+    """The place of a value: the outermost struct's name, and the keys and indexes from there."""
 
     struct: str = ""
     path: tuple[str, ...] = ()
 
     def field(self, struct: str, key: str) -> Where:
         """Return the place of one field of the struct that lies here."""
-        return Where(struct, (*self.path, key))
+        return Where(self.struct if self.path else struct.rpartition(".")[2], (*self.path, key))
+
+    def item(self, key: str | int) -> Where:
+        """Return the place of an element or of a map's value."""
+        return Where(self.struct, (*self.path, str(key)))
 
     def mismatch(self, value: object, go_type: str) -> InvalidParameter:
         """Word a value of the wrong type as Go does."""
         got = _describe(value)
         if self.path:
-            place = f"Go struct field {self.struct}.{'.'.join(self.path)} of type {go_type}"
+            steps = ".".join(step.replace("~", "~0").replace("/", "~1") for step in self.path)
+            what = "" if self.path[-1].isdigit() else "Go struct field "
+            place = f"{what}{self.struct}.{steps} of type {go_type}"
         else:
             place = f"Go value of type {go_type}"
         return InvalidParameter(f"invalid JSON: json: cannot unmarshal {got} into {place}")
@@ -59,14 +64,16 @@ def _describe(value: object) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
-class Kind:
+class Kind(ABC):
     """How values of one Go type are read and written."""
 
     go_type = ""
+    blank: Blank = None
+    """What is written for an empty list or map that a client sent as such."""
 
+    @abstractmethod
     def read(self, value: Any, where: Where) -> Any:
         """Return the model's value of a JSON value that is not null. Raises InvalidParameter."""
-        raise NotImplementedError
 
     def write(self, value: Any) -> Any:
         """Return what is encoded for the model's value."""
@@ -101,13 +108,21 @@ class Int(Kind):
         raise error
 
 
-STRING = _Plain("string", str)
+class String(_Plain):
+    """A string, or a Go type that is one."""
+
+    def __init__(self, go_type: str = "string") -> None:
+        super().__init__(go_type, str)
+
+
+STRING = String()
 BOOL = _Plain("bool", bool)
 INT = Int("int", -(1 << 63), (1 << 63) - 1)
 INT64 = Int("int64", -(1 << 63), (1 << 63) - 1)
 UINT16 = Int("uint16", 0, (1 << 16) - 1)
 UINT32 = Int("uint32", 0, (1 << 32) - 1)
 UINT = Int("uint", 0, (1 << 64) - 1)
+UINT64 = Int("uint64", 0, (1 << 64) - 1)
 DURATION = Int("time.Duration", -(1 << 63), (1 << 63) - 1)
 
 
@@ -129,6 +144,7 @@ class Nullable(Kind):
 
     def __init__(self, kind: Kind) -> None:
         self.go_type = kind.go_type
+        self.blank = kind.blank
         self._kind = kind
 
     def read(self, value: Any, where: Where) -> Any:
@@ -143,6 +159,8 @@ class Nullable(Kind):
 class List(Kind):
     """A slice, kept as a tuple. *nil*: an empty one is written as null."""
 
+    blank: Blank = list
+
     def __init__(self, kind: Kind, *, nil: bool = False, go_type: str = "") -> None:
         self.go_type = go_type or f"[]{kind.go_type}"
         self._kind = kind
@@ -155,7 +173,10 @@ class List(Kind):
         if len(value) > MOST_ITEMS:
             raise InvalidParameter(f"invalid JSON: more than {MOST_ITEMS} elements in a list")
         zero = "" if isinstance(self._kind, _Plain) else None
-        read = (zero if item is None else self._kind.read(item, where) for item in value)
+        read = (
+            zero if item is None else self._kind.read(item, where.item(number))
+            for number, item in enumerate(value)
+        )
         return tuple(item for item in read if item is not None)
 
     def write(self, value: Any) -> Any:
@@ -184,12 +205,17 @@ class StrSlice(Kind):
     go_type = "string"
 
     def read(self, value: Any, where: Where) -> Any:
-        """Read a list of strings, or a string as a list of one."""
+        """Read a list of strings, or a string as a list of one.
+
+        What is wrong with it is told without its place: moby's type reads itself.
+        """
         if isinstance(value, str):
             return (value,)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise where.mismatch(value, self.go_type)
-        return tuple(value)
+        if not isinstance(value, list) or not all(
+            item is None or isinstance(item, str) for item in value
+        ):
+            raise Where().mismatch(value, self.go_type)
+        return tuple(item or "" for item in value)
 
     def write(self, value: Any) -> Any:
         """Write a list."""
@@ -205,7 +231,11 @@ class Pair(Kind):
         """Read two numbers."""
         if not isinstance(value, list):
             raise where.mismatch(value, self.go_type)
-        numbers = [UINT.read(item, where) for item in value[:2] if item is not None]
+        numbers = [
+            UINT.read(item, where.item(number))
+            for number, item in enumerate(value[:2])
+            if item is not None
+        ]
         return (*numbers, 0, 0)[:2]
 
     def write(self, value: Any) -> Any:
@@ -215,6 +245,8 @@ class Pair(Kind):
 
 class Map(Kind):
     """A map with string keys, kept as a dict. *nil*: an empty one is written as null."""
+
+    blank: Blank = dict
 
     def __init__(self, kind: Kind, *, nil: bool = False, go_type: str = "") -> None:
         self.go_type = go_type or f"map[string]{kind.go_type}"
@@ -227,7 +259,7 @@ class Map(Kind):
             raise where.mismatch(value, self.go_type)
         if len(value) > MOST_ITEMS:
             raise InvalidParameter(f"invalid JSON: more than {MOST_ITEMS} keys in a map")
-        return {key: self._item(item, where) for key, item in value.items()}
+        return {key: self._item(item, where.item(key)) for key, item in value.items()}
 
     def _item(self, item: Any, where: Where) -> Any:
         if item is not None:
@@ -250,6 +282,8 @@ NIL_STRING_MAP = Map(STRING, nil=True)
 class Set(Kind):
     """``map[string]struct{}``, kept as a tuple of its keys; empty is null."""
 
+    blank: Blank = dict
+
     def __init__(self, go_type: str = "map[string]struct {}") -> None:
         self.go_type = go_type
 
@@ -257,9 +291,9 @@ class Set(Kind):
         """Read the keys."""
         if not isinstance(value, dict):
             raise where.mismatch(value, self.go_type)
-        for item in value.values():
+        for key, item in value.items():
             if item is not None and not isinstance(item, dict):
-                raise where.mismatch(item, "struct {}")
+                raise where.item(key).mismatch(item, "struct {}")
         return tuple(value)
 
     def write(self, value: Any) -> Any:
@@ -278,7 +312,7 @@ class Field:
 
 
 class Schema(Generic[T]):
-    """A Go struct and the model's type that holds its values."""
+    """A Go struct (``container.HostConfig``) and the model's type that holds its values."""
 
     def __init__(self, go_name: str, model: Callable[..., T], fields: Sequence[Field]) -> None:
         self.go_name = go_name
@@ -286,15 +320,25 @@ class Schema(Generic[T]):
         self.fields = tuple(fields)
         self._exact = {field.key: field for field in fields}
         self._folded = {field.key.casefold(): field for field in fields}
+        self._remembers = "given_empty" in getattr(model, "__struct_fields__", ())
+
+    def knows(self, raw: Mapping[str, Any]) -> bool:
+        """Tell whether *raw* has a key of this struct, be its value null."""
+        return any(key in self._exact or key.casefold() in self._folded for key in raw)
 
     def values(self, raw: Mapping[str, Any], where: Where | None = None) -> dict[str, Any]:
         """Return the model's attributes that *raw* sets. Raises InvalidParameter."""
         place = where or Where()
         found: dict[str, Any] = {}
+        empty: list[str] = []
         for key, value in raw.items():
             field = self._exact.get(key) or self._folded.get(key.casefold())
             if field is not None and value is not None:
-                found[field.name] = field.kind.read(value, place.field(self.go_name, field.key))
+                found[field.name] = read = field.kind.read(value, place.field(self.go_name, key))
+                if self._remembers and field.kind.blank and not value:
+                    empty += [field.name] if field.kind.write(read) is None else []
+        if empty:
+            found["given_empty"] = tuple(empty)
         return found
 
     def read(self, raw: Any, where: Where | None = None) -> T:
@@ -306,8 +350,11 @@ class Schema(Generic[T]):
     def write(self, value: Any) -> dict[str, Any]:
         """Return what is encoded for a model's value, in the order of the fields."""
         made: dict[str, Any] = {}
+        empty = value.given_empty if self._remembers else ()
         for field in self.fields:
             written = field.kind.write(getattr(value, field.name))
+            if not written and field.name in empty:
+                written = field.kind.blank() if field.kind.blank else None
             if field.omit and (not written or written == [0, 0]):
                 continue
             made[field.key] = written
@@ -328,63 +375,3 @@ class Object(Kind):
     def write(self, value: Any) -> Any:
         """Write the struct."""
         return self.schema.write(value)
-
-
-def encode(value: Any) -> bytes:
-    """Return *value* as one line of JSON (Docker turns Go's escaping of HTML off)."""
-    try:
-        return _encode(value) + b"\n"
-    except UnicodeEncodeError:
-        return _encode(_valid(value)) + b"\n"
-
-
-def _valid(value: Any) -> Any:
-    """Return *value* with U+FFFD for each byte that is no UTF-8 (file names), as Go writes it."""
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, Mapping):
-        return {_valid(key): _valid(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_valid(item) for item in value]
-    return value
-
-
-def decode(data: bytes) -> Any:
-    """Parse a whole request body. Raises InvalidParameter in Go's words."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParameter(_syntax_error(data)) from None
-
-
-_LOOKING = {
-    "Expecting value": "looking for beginning of value",
-    "Expecting property name enclosed in double quotes": (
-        "looking for beginning of object key string"
-    ),
-    "Illegal trailing comma before end of object": "looking for beginning of object key string",
-    "Expecting ':' delimiter": "after object key",
-    "Expecting ',' delimiter": "after object key:value pair",
-    "Invalid control character at": "in string literal",
-}
-
-
-def _syntax_error(data: bytes) -> str:
-    """Say what is wrong with JSON that did not parse, as Go's decoder would."""
-    text = data.decode("utf-8", "replace")
-    if not text.strip():
-        return "invalid JSON: got EOF while reading request body"
-    try:
-        json.loads(text)
-    except RecursionError:
-        return "invalid JSON: exceeded max depth"
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return "unexpected content after JSON"
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-            return "invalid JSON: unexpected EOF"
-        looking = _LOOKING.get(error.msg, "in literal")
-        return f"invalid JSON: invalid character {text[error.pos]!r} {looking}"
-    except ValueError:
-        pass  # a number with more digits than Python parses
-    return "invalid JSON: invalid character in string literal or number"

@@ -10,9 +10,10 @@ from hyperstack.api.docker import gojson
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.create import read_create, update_fields
-from hyperstack.api.docker.schema.inspect import MODERN, container_inspect
+from hyperstack.api.docker.schema.inspect import container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.mounts import as_of
+from hyperstack.api.docker.schema.versions import as_meant
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import Conflict, HyperError, InvalidParameter, NotFound
@@ -21,7 +22,9 @@ from hyperstack.model import Container
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
 
-_UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema("UpdateConfig", UpdateConfig, update_fields())
+_UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema(
+    "container.UpdateConfig", UpdateConfig, update_fields()
+)
 
 
 def add_to(router: Router) -> None:
@@ -44,16 +47,17 @@ def add_to(router: Router) -> None:
 
 async def create(request: Request, engine: Engine) -> None:
     """``POST /containers/create``"""
-    body = read_create(await request.json(needed=True))
+    body, told = as_meant(request, read_create(await request.json(needed=True)))
     host = replace(body.host, mounts=as_of(body.host.mounts, request.version))
     identifier, warnings = await engine.containers.create(
         name=request.query.text("name") or None,
         config=body.config,
         host=host,
         networks=body.networks,
-        platform=request.query.text("platform"),
+        # A platform is asked for since API 1.41; before, it was for images alone.
+        platform=request.query.text("platform") if request.at_least("1.41") else "",
     )
-    await request.answer_json({"Id": identifier, "Warnings": warnings}, 201)
+    await request.answer_json({"Id": identifier, "Warnings": [*told, *warnings]}, 201)
 
 
 async def list_containers(request: Request, engine: Engine) -> None:
@@ -62,13 +66,13 @@ async def list_containers(request: Request, engine: Engine) -> None:
     found = engine.containers.list(
         all=query.flag("all"), limit=query.integer("limit"), filters=request.filters
     )
-    modern, sized = request.version >= MODERN, query.flag("size")
+    sized = query.flag("size")
     await request.answer_json(
         [
             container_summary(
                 container,
                 image=image_name(engine, container),
-                modern=modern,
+                names=engine.containers.link_names(container),
                 sizes=await engine.containers.sizes(container.id) if sized else None,
             )
             for container in found

@@ -22,7 +22,7 @@ from hyperstack.api.docker.gojson import (
 from hyperstack.model import ContainerConfig, Healthcheck
 
 HEALTHCHECK: Schema[Healthcheck] = Schema(
-    "HealthConfig",
+    "v1.HealthcheckConfig",
     Healthcheck,
     (
         Field("Test", "test", Strings(), omit=True),
@@ -62,15 +62,17 @@ _FIELDS = (
     Field("Shell", "shell", Nullable(StrSlice()), omit=True),
 )
 
-CONFIG: Schema[ContainerConfig] = Schema("Config", ContainerConfig, _FIELDS)
-WRAPPER_CONFIG: Schema[ContainerConfig] = Schema("ContainerConfigWrapper", ContainerConfig, _FIELDS)
-"""The same as a part of the create body: Go names the outer struct in errors."""
+CONFIG: Schema[ContainerConfig] = Schema("container.Config", ContainerConfig, _FIELDS)
+WRAPPER_CONFIG: Schema[ContainerConfig] = Schema("", ContainerConfig, _FIELDS)
+"""The same as a part of the create body, whose struct embeds it and has no name in errors."""
 
 
 def container_config(config: ContainerConfig) -> dict[str, Any]:
     """Return a container's ``Config`` as inspect shows it (labels are never null)."""
     made = CONFIG.write(config)
     made["Labels"] = made["Labels"] or {}
+    if config.healthcheck is not None:
+        made["Healthcheck"] = HEALTHCHECK.write(config.healthcheck)
     if config.stop_timeout == 0:
         made["StopTimeout"] = 0
     return made
@@ -105,7 +107,7 @@ def image_config(config: ContainerConfig, *, slim: bool) -> dict[str, Any]:
 def read_config(raw: Mapping[str, Any]) -> ContainerConfig | None:
     """Return the configuration in a create or commit body; None if it has none of its keys."""
     values = WRAPPER_CONFIG.values(raw)
-    return ContainerConfig(**values) if values else None
+    return ContainerConfig(**values) if WRAPPER_CONFIG.knows(raw) else None
 
 
 __all__ = ["CONFIG", "HEALTHCHECK", "container_config", "image_config", "read_config"]

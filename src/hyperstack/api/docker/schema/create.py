@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from hyperstack.api.docker.gojson import (
     BOOL,
     INT64,
@@ -27,7 +25,8 @@ from hyperstack.api.docker.schema.host import RESTART_POLICY, HostConfigKind
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import ContainerConfig, EndpointSettings, ExecConfig, HostConfig
 
-OUTER = "ContainerConfigWrapper"
+OUTER = ""
+"""Go's name in errors for a struct of embedded ones."""
 _HOST = HostConfigKind()
 _ENDPOINTS = EndpointMap()
 
@@ -44,28 +43,19 @@ class CreateBody:
 def read_create(raw: Any) -> CreateBody:
     """Read a create body. Raises InvalidParameter in Docker's words."""
     if raw is not None and not isinstance(raw, dict):
-        raise Where().mismatch(raw, "runconfig.ContainerConfigWrapper")
+        raise Where().mismatch(raw, "container.CreateRequest")
     config = read_config(raw or {})
-    if config is None or raw is None:
-        raise InvalidParameter("config cannot be empty in order to create a container")
     host, networks = HostConfig(), {}
-    for key, value in raw.items():
+    for key, value in (raw or {}).items():
         if value is None:
             continue
         if key.lower() == "hostconfig":
             host = _HOST.read(value, Where().field(OUTER, "HostConfig"))
         elif key.lower() == "networkingconfig":
             networks = _networks(value, Where().field(OUTER, "NetworkingConfig"))
-    return CreateBody(config=config, host=_unlimited(host), networks=networks)
-
-
-def _unlimited(host: HostConfig) -> HostConfig:
-    """Take what the CLI sends for "not said" as not said, as dockerd does before it stores it."""
-    if host.pids_limit is not None and host.pids_limit <= 0:
-        host = msgspec.structs.replace(host, pids_limit=None)
-    if host.memory_swappiness == -1:
-        host = msgspec.structs.replace(host, memory_swappiness=None)
-    return host
+    if config is None:
+        raise InvalidParameter("config cannot be empty in order to create a container")
+    return CreateBody(config=config, host=host, networks=networks)
 
 
 def _networks(raw: Any, where: Where) -> dict[str, EndpointSettings]:
@@ -84,7 +74,7 @@ def _exec_config(**values: Any) -> ExecConfig:
 
 
 EXEC: Schema[ExecConfig] = Schema(
-    "ExecOptions",
+    "container.ExecOptions",
     _exec_config,
     (
         Field("User", "user", STRING),
@@ -112,7 +102,7 @@ class ExecStart:
 
 
 EXEC_START: Schema[ExecStart] = Schema(
-    "ExecStartOptions",
+    "container.ExecStartOptions",
     ExecStart,
     (
         Field("Detach", "detach", BOOL),

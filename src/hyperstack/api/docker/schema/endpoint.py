@@ -17,6 +17,7 @@ from hyperstack.api.docker.gojson import (
     Where,
 )
 from hyperstack.model import Container, EndpointSettings, EndpointState
+from hyperstack.network.settle import PREDEFINED
 
 _NIL = Strings()
 
@@ -26,7 +27,7 @@ def _nothing(**_: Any) -> None:
 
 
 _IPAM: Schema[None] = Schema(
-    "EndpointIPAMConfig",
+    "network.EndpointIPAMConfig",
     _nothing,
     (
         Field("IPv4Address", "ipv4_address", STRING),
@@ -35,7 +36,7 @@ _IPAM: Schema[None] = Schema(
     ),
 )
 _SETTINGS: Schema[None] = Schema(
-    "EndpointSettings",
+    "network.EndpointSettings",
     _nothing,
     (
         Field("Links", "links", _NIL),
@@ -43,6 +44,17 @@ _SETTINGS: Schema[None] = Schema(
         Field("MacAddress", "mac_address", STRING),
         Field("DriverOpts", "driver_opts", NIL_STRING_MAP),
         Field("GwPriority", "gw_priority", INT),
+    ),
+)
+# What a container got on a network: a client's is only looked at for its types.
+_GOT: Schema[None] = Schema(
+    "network.EndpointSettings",
+    _nothing,
+    (
+        *(Field(key, key, STRING) for key in ("NetworkID", "EndpointID", "Gateway", "IPAddress")),
+        *(Field(key, key, STRING) for key in ("IPv6Gateway", "GlobalIPv6Address")),
+        *(Field(key, key, INT) for key in ("IPPrefixLen", "GlobalIPv6PrefixLen")),
+        Field("DNSNames", "DNSNames", _NIL),
     ),
 )
 
@@ -56,6 +68,7 @@ class EndpointKind(Kind):
         """Read a wish."""
         if not isinstance(value, dict):
             raise where.mismatch(value, self.go_type)
+        _GOT.values(value, where)
         values = _SETTINGS.values(value, where)
         for key, item in value.items():
             if key.lower() == "ipamconfig" and item is not None:
@@ -94,12 +107,12 @@ def ipam_config(wish: EndpointSettings) -> dict[str, Any] | None:
 
 
 def endpoint_settings(
-    wish: EndpointSettings, got: EndpointState, *, container: str, modern: bool
+    wish: EndpointSettings, got: EndpointState, *, alias: str = ""
 ) -> dict[str, Any]:
-    """Return one entry of ``NetworkSettings.Networks``; *modern* from API 1.44 on."""
+    """Return one entry of ``NetworkSettings.Networks``. *alias* is shown with the wish's."""
     aliases = list(wish.aliases)
-    if not modern and aliases and container not in aliases:
-        aliases.append(container)
+    if alias and alias not in aliases:
+        aliases.append(alias)
     return {
         "IPAMConfig": ipam_config(wish),
         "Links": list(wish.links) or None,
@@ -120,14 +133,23 @@ def endpoint_settings(
 
 
 def networks_of(container: Container, *, modern: bool) -> Mapping[str, Any]:
-    """Return ``NetworkSettings.Networks``: every network wished for or joined, by name."""
+    """Return ``NetworkSettings.Networks``: every network wished for or joined, by name.
+
+    Before API 1.44 (*modern*) short ids are aliases, on networks that have any.
+    """
     names = {*container.networks, *container.state.endpoints}
     return {
         name: endpoint_settings(
             container.networks.get(name, EndpointSettings()),
             container.state.endpoints.get(name, EndpointState()),
-            container=container.id[:12],
-            modern=modern,
+            alias="" if modern or name in PREDEFINED else container.id[:12],
         )
         for name in sorted(names)
     }
+
+
+def networks_listed(container: Container) -> Mapping[str, Any]:
+    """Return the networks as lists show them: without names and options."""
+    hidden = {"Links": None, "Aliases": None, "DriverOpts": None, "DNSNames": None}
+    found = networks_of(container, modern=True)
+    return {name: {**settings, **hidden} for name, settings in found.items()}

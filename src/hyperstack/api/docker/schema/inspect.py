@@ -61,8 +61,6 @@ def container_inspect(
 
 def _host(container: Container, version: tuple[int, int]) -> dict[str, Any]:
     made = host_config(container.host)
-    if version < (1, 42):
-        made["KernelMemory"] = made["KernelMemoryTCP"] = 0
     if not container.host.privileged:
         if container.host.masked_paths is None:
             made["MaskedPaths"] = list(MASKED_PATHS)

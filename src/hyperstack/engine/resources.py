@@ -1,0 +1,177 @@
+"""Limits of ``HostConfig``: what is refused, and what is dropped with a warning.
+
+Follows moby's ``verifyPlatformContainerResources`` (``daemon/daemon_unix.go``), of which this
+engine is a host that has cgroup version 2: the guest's kernel keeps memory and processes, the
+sandbox's cgroup on the host CPU time, shares and CPU sets. What a guest's kernel has no support for
+is dropped with the sentence with which Docker drops it there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperstack.errors import InvalidParameter
+from hyperstack.model import HostConfig
+
+SMALLEST_MEMORY = 6 << 20
+_NO_KERNEL = "Your kernel does not support {} or the cgroup is not mounted. {} discarded."
+_THROTTLES = (
+    ("blkio_device_read_bps", "BPS Block I/O read limit", "Block I/O BPS read limit"),
+    ("blkio_device_write_bps", "BPS Block I/O write limit", "Block I/O BPS write limit"),
+    ("blkio_device_read_iops", "IOPS Block read limit", "Block I/O IOPS read limit"),
+    ("blkio_device_write_iops", "IOPS Block write limit", "Block I/O IOPS write limit"),
+)
+
+
+def settle(host: HostConfig) -> tuple[HostConfig, list[str]]:
+    """Return what of *host* is in force, and Docker's warnings. Raises InvalidParameter."""
+    changes: dict[str, Any] = {}
+    warnings = [
+        *_memory(host, changes),
+        *_cpu(host, changes),
+        *_block(host, changes),
+    ]
+    check_sets(host)
+    return msgspec.structs.replace(host, **changes), warnings
+
+
+def _memory(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
+    _check_memory(host)
+    # Of guests, all are on cgroup version 2, which has no swappiness of its own.
+    if host.memory_swappiness is not None:
+        if host.memory_swappiness != -1:
+            yield _NO_KERNEL.format("memory swappiness capabilities", "Memory swappiness")
+        changes["memory_swappiness"] = None
+    if host.kernel_memory > 0:
+        yield _NO_KERNEL.format("kernel memory limit capabilities", "Limitation")
+    if host.kernel_memory_tcp > 0:
+        yield _NO_KERNEL.format("kernel memory TCP limit", "Limitation")
+    changes["kernel_memory"] = changes["kernel_memory_tcp"] = 0
+    if host.oom_kill_disable is not None:
+        if host.oom_kill_disable:
+            yield "Your kernel does not support OomKillDisable. OomKillDisable discarded."
+        changes["oom_kill_disable"] = None
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        changes["pids_limit"] = None  # what the CLI sends for "not said"
+
+
+def _check_memory(host: HostConfig) -> None:
+    memory, swap, reserved = host.memory, host.memory_swap, host.memory_reservation
+    if memory and memory < SMALLEST_MEMORY:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if 0 < swap < memory:
+        raise InvalidParameter(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    if swap > 0 and not memory:
+        raise InvalidParameter(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if 0 < reserved < SMALLEST_MEMORY:
+        raise InvalidParameter("Minimum memory reservation allowed is 6MB")
+    if 0 < memory < reserved:
+        raise InvalidParameter(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+
+
+def _cpu(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
+    cpus = os.cpu_count() or 1
+    for other, name in ((host.cpu_period, "CPU Period"), (host.cpu_quota, "CPU Quota")):
+        if host.nano_cpus > 0 and other > 0:
+            raise InvalidParameter(f"Conflicting options: Nano CPUs and {name} cannot both be set")
+    if not 0 <= host.nano_cpus <= cpus * 1_000_000_000:
+        raise InvalidParameter(
+            f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )
+    if host.cpu_shares < 0:
+        raise InvalidParameter(
+            f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
+        )
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidParameter(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host.cpu_percent > 0:
+        yield "linux does not support CPU percent. Percent discarded."
+        changes["cpu_percent"] = 0
+    if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        yield _NO_KERNEL.format("CPU real-time scheduler", "Real-time limits")
+        changes["cpu_realtime_period"] = changes["cpu_realtime_runtime"] = 0
+
+
+def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
+    """A guest's disks are its own, and its kernel has no weights for them."""
+    if host.io_maximum_bandwidth:
+        raise InvalidParameter(
+            "invalid option: QoS maximum bandwidth configuration is not supported on linux"
+        )
+    if host.io_maximum_iops:
+        raise InvalidParameter(
+            "invalid option: QoS maximum IOPs configuration is not supported on linux"
+        )
+    if host.blkio_weight:
+        yield _NO_KERNEL.format("Block I/O weight", "Weight")
+        changes["blkio_weight"] = 0
+    if host.blkio_weight_device:
+        yield _NO_KERNEL.format("Block I/O weight_device", "Weight-device")
+        changes["blkio_weight_device"] = ()
+    for name, limit, dropped in _THROTTLES:
+        if getattr(host, name):
+            yield _NO_KERNEL.format(limit, dropped)
+            changes[name] = ()
+
+
+def check_sets(host: HostConfig) -> None:
+    """Refuse CPUs and memory nodes that this host has not. Raises InvalidParameter."""
+    for text, kind, what, there in (
+        (host.cpuset_cpus, "cpus", "CPUs", "/sys/devices/system/cpu/online"),
+        (host.cpuset_mems, "mems", "memory nodes", "/sys/devices/system/node/online"),
+    ):
+        if not text:
+            continue
+        try:
+            wanted = numbers(text)
+        except ValueError:
+            raise InvalidParameter(
+                f"Invalid value {text} for cpuset {kind}: invalid format: {text}"
+            ) from None
+        available = _online(there)
+        if not wanted <= numbers(available):
+            raise InvalidParameter(
+                f"Requested {what} are not available - requested {text}, available: {available}"
+            )
+
+
+def _online(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return "0"  # a host without NUMA
+
+
+MOST_NUMBER = 8191
+"""The highest number of a CPU that Linux can be built for."""
+
+
+def numbers(text: str) -> set[int]:
+    """Read a list like ``0-3,7`` (cpuset(7)). Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not all(
+            word.isascii() and word.isdigit() and len(word) < 6 for word in (first, last or "0")
+        ):
+            raise ValueError(text)
+        low, high = int(first), int(last) if dash else int(first)
+        if (dash and not last) or not low <= high <= MOST_NUMBER:
+            raise ValueError(text)
+        found.update(range(low, high + 1))
+    return found
