@@ -227,6 +227,15 @@ static bool flood(void)
         field(F_DNS_MESSAGE, query, sizeof query - 1);
         return frame(FRAME_EVENT, EVENT_KIND_DNS_QUERY, 0, message, used);
     }
+    if (is("sockets")) { /* the one that it was given, and others */
+        static const char *const sources[] = {"/m0", "/m7", "m0", "/var/run/docker.sock", "/../m0"};
+        static int64_t count;
+        const char *source = sources[++count % 5];
+        field(F_SOCKET_OPEN_CONTAINER, container, sizeof container);
+        field(F_SOCKET_OPEN_SOURCE, source, (uint32_t)strlen(source));
+        number(F_SOCKET_OPEN_CONNECTION, count);
+        return frame(FRAME_EVENT, EVENT_KIND_SOCKET_OPEN, 0, message, used);
+    }
     if (is("credits")) {
         uint64_t pair[2] = {0, 1 << 20};
         static uint64_t stream = 1000;

@@ -6,8 +6,10 @@ the container ends with a sentence; nothing that the guest said acts on a termin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -167,7 +169,7 @@ def test_who_breaks_the_protocol_is_killed_and_the_reason_is_shown(
     assert stage.state("{{.State.ExitCode}}") in ("137", "128")
 
 
-@pytest.mark.parametrize("mode", ["exits", "ooms", "questions", "credits", "tiny-data"])
+@pytest.mark.parametrize("mode", ["exits", "ooms", "questions", "credits", "tiny-data", "sockets"])
 def test_a_flood_slows_nobody_else(stage: Stage, mode: str) -> None:
     assert stage.run(mode).code == 0
     before = stage.processor()
@@ -183,6 +185,29 @@ def test_a_flood_of_questions_asks_the_world_few(stage: Stage) -> None:
     assert stage.slowest(2.0) < QUICK
     tasks = len(list(Path(f"/proc/{stage.pid()}/fd").iterdir()))
     assert tasks < 600, "a guest makes the daemon open sockets without end"
+
+
+def test_a_guest_gets_few_connections_and_only_to_the_socket_that_it_was_given(
+    stage: Stage, tmp_path: Path
+) -> None:
+    given = socket.socket(socket.AF_UNIX)
+    given.bind(str(tmp_path / "given"))
+    given.listen(4096)
+    with given:
+        stage.run("sockets", "-v", f"{tmp_path}/given:/run/s")
+        assert stage.slowest(4.0) < QUICK
+        given.settimeout(0.5)
+        taken = []
+        with contextlib.suppress(TimeoutError):
+            while len(taken) < 1000:
+                taken.append(given.accept()[0])
+        assert 0 < len(taken) <= 256
+        assert stage.state("{{.State.Status}}") == "running"
+        stage.host.docker("rm", "-f", "bad")
+        for sock in taken:
+            sock.settimeout(30)
+            assert sock.recv(1) == b""
+            sock.close()
 
 
 def test_events_of_kind_oom_come_once_in_a_while(stage: Stage) -> None:

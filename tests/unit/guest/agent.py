@@ -76,10 +76,11 @@ class RunningAgent:
     _handles: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def start(cls, binary: Path, folder: Path) -> RunningAgent:
+    def start(cls, binary: Path, folder: Path, *listen: Path) -> RunningAgent:
+        """Start it in a folder. *listen*: where it offers a socket of the host to clients."""
         path, root = folder / "agent.sock", folder / "root"
         root.mkdir()
-        process = subprocess.Popen([binary, path, root], stdout=subprocess.PIPE)
+        process = subprocess.Popen([binary, path, root, *listen], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline().decode().strip() == messages.READY
         return cls(process, path, root)

@@ -15,6 +15,7 @@ from hyperstack.guest.codec import ProtocolError, encode
 from hyperstack.guest.messages import (
     MAX_DATA,
     MAX_MESSAGE,
+    OLDEST,
     VERSION,
     WINDOW,
     EventKind,
@@ -22,6 +23,7 @@ from hyperstack.guest.messages import (
     Op,
 )
 from hyperstack.guest.protocol import (
+    MAX_DROPPED,
     MAX_EARLY,
     MAX_EVENT,
     Connection,
@@ -200,9 +202,16 @@ def test_a_breach_of_the_protocol_is_told(what: str) -> None:
         connection.receive(sent)
 
 
-def test_a_wrong_version_is_a_breach() -> None:
-    with pytest.raises(ProtocolError):
-        Connection().receive(frame(Frame.HELLO, code=VERSION + 1))
+@pytest.mark.parametrize("version", [OLDEST - 1, VERSION + 1])
+def test_a_wrong_version_is_a_breach(version: int) -> None:
+    with pytest.raises(ProtocolError, match="speaks version"):
+        Connection().receive(frame(Frame.HELLO, code=version))
+
+
+def test_an_agent_of_an_earlier_daemon_is_understood() -> None:
+    connection = Connection()
+    assert connection.receive(frame(Frame.HELLO, code=OLDEST, number=7)) == [Hello(7)]
+    assert connection.version == OLDEST
 
 
 def test_credit_is_given_by_quarters_of_the_window_and_at_the_end() -> None:
@@ -230,6 +239,15 @@ def test_what_was_under_way_for_a_dropped_stream_is_ignored() -> None:
     assert connection.drop(2, 125) == frame(Frame.RESET, code=125, number=2)
     assert connection.drop(2, 125) == b""
     assert connection.receive(data(2, 0, b"late") + eof(2, 4)) == []
+
+
+def test_streams_that_were_left_are_not_remembered_for_ever() -> None:
+    connection = greeted()
+    for stream in range(1, MAX_DROPPED + 9):
+        connection.open_receiver(stream)
+        connection.drop(stream, 125)
+    assert len(connection._dropped) == MAX_DROPPED
+    assert connection.receive(data(MAX_DROPPED, 0, b"late")) == []
 
 
 def test_an_input_stream_goes_on_where_the_agent_says() -> None:
