@@ -112,7 +112,8 @@ def ports(container: Container) -> dict[str, Any]:
     if not container.state.status.is_up or container.host.network_mode in ("host", "none"):
         return {}
     made: dict[str, Any] = dict.fromkeys(container.config.exposed_ports)
-    made.update({p: b or None for p, b in PORT_MAP.write(container.state.ports).items()})
+    bound = PORT_MAP.write(container.state.ports) or {}
+    made.update({p: b or None for p, b in bound.items()})
     return {port: made[port] for port in sorted(made)}
 
 
