@@ -169,7 +169,7 @@ def test_who_breaks_the_protocol_is_killed_and_the_reason_is_shown(
     assert stage.state("{{.State.ExitCode}}") in ("137", "128")
 
 
-@pytest.mark.parametrize("mode", ["exits", "ooms", "questions", "credits", "tiny-data", "sockets"])
+@pytest.mark.parametrize("mode", ["exits", "ooms", "questions", "credits", "tiny-data"])
 def test_a_flood_slows_nobody_else(stage: Stage, mode: str) -> None:
     assert stage.run(mode).code == 0
     before = stage.processor()
@@ -197,7 +197,7 @@ def test_a_guest_gets_few_connections_and_only_to_the_socket_that_it_was_given(
         stage.run("sockets", "-v", f"{tmp_path}/given:/run/s")
         assert stage.slowest(4.0) < QUICK
         given.settimeout(0.5)
-        taken = []
+        taken: list[socket.socket] = []
         with contextlib.suppress(TimeoutError):
             while len(taken) < 1000:
                 taken.append(given.accept()[0])
