@@ -8,6 +8,8 @@
     |-- Forbidden         understood, and refused
     |-- NotModified       already in the wanted state (start of a running container)
     |-- Unavailable       a part that is needed is not there now (registry, kit, swarm)
+    |-- RateLimited       a registry has been asked too often
+    |-- Unsupported       a registry does not do what was asked of it
     |-- NotImplemented    Docker has it, Hyper does not
     `-- InternalError     anything else: a defect, a dead guest, a full disk
         `-- GuestError    the guest's kernel or agent failed; carries the console's tail
@@ -54,6 +56,14 @@ class NotModified(HyperError):
 
 class Unavailable(HyperError):
     """A part that the operation needs is not there now."""
+
+
+class RateLimited(HyperError):
+    """A registry has been asked too often."""
+
+
+class Unsupported(HyperError):
+    """A registry does not do what was asked of it."""
 
 
 class NotImplementedHere(HyperError):

@@ -69,7 +69,7 @@ class Archive:
         """Return a file by name. Raises InvalidParameter if there is none."""
         file = self.find(name)
         if file is None:
-            raise InvalidParameter(f"invalid archive: does not contain a {name[:200]}")
+            raise InvalidParameter(f"open {name[:200]}: no such file or directory")
         return file
 
     def blob(self, digest: str) -> File | None:

@@ -75,10 +75,16 @@ NOBODY = AuthConfig()
 
 
 def decode_auth(header: str | None) -> AuthConfig:
-    """Read X-Registry-Auth; without one it is nobody. Raises InvalidParameter."""
+    """Read X-Registry-Auth; without one, and with one that can't be read, it is nobody.
+
+    So it is with dockerd, and clients send empty and odd ones.
+    """
     if not header:
         return NOBODY
-    return _typed(header, AuthConfig, "X-Registry-Auth").resolved()
+    try:
+        return _typed(header, AuthConfig, "X-Registry-Auth").resolved()
+    except InvalidParameter:
+        return NOBODY
 
 
 def decode_auths(header: str | None) -> dict[str, AuthConfig]:
@@ -200,7 +206,7 @@ class Authorizer:
                 return f"Bearer {await self._token_for(request, challenge, scopes)}"
         if not self._challenges:
             return None
-        if not self._auth.username:
+        if not (self._auth.username and self._auth.password):
             sentence = f"{asked(request.method, request.url)}: no basic auth credentials"
             raise Refused(sentence, status=401, code="NO_CREDENTIALS")
         return self._auth.basic()

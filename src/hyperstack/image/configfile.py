@@ -111,6 +111,7 @@ class ImageConfig:
     config: ContainerConfig
     diff_ids: tuple[str, ...]
     history: tuple[HistoryEntry, ...] = ()
+    has_rootfs: bool = True
 
 
 _decoder = msgspec.json.Decoder(_File)
@@ -123,7 +124,8 @@ def parse(data: bytes) -> ImageConfig:
     try:
         file = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"invalid image config: {error}") from error
+        reason = "unexpected end of JSON input" if "truncated" in str(error) else error
+        raise InvalidParameter(f"invalid image config: {reason}") from error
     diff_ids = _diff_ids(file.rootfs)
     history = tuple(map(_history, _bounded(file.history, "history")))
     return ImageConfig(
@@ -139,6 +141,7 @@ def parse(data: bytes) -> ImageConfig:
         config=_container_config(file.config or _Config()),
         diff_ids=diff_ids,
         history=history,
+        has_rootfs=file.rootfs is not None,
     )
 
 

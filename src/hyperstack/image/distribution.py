@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hyperstack.config import Config
 from hyperstack.errors import HyperError, InternalError
+from hyperstack.ids import is_id
 from hyperstack.image.auth import NOBODY, AuthConfig
 from hyperstack.image.faults import Fault, translate
 from hyperstack.image.manifest import (
@@ -39,6 +40,8 @@ async def inspect(config: Config, name: str, *, auth: AuthConfig = NOBODY) -> Di
     Raises InvalidParameter for a bad name, NotFound if there is none, InternalError if it may not
     be seen, Unavailable without a registry.
     """
+    if is_id(name):
+        raise InternalError("no manifest found for full image ID")
     reference = Reference.parse(name).tagged()
     try:
         async with Transport() as transport:
@@ -56,6 +59,8 @@ async def inspect(config: Config, name: str, *, auth: AuthConfig = NOBODY) -> Di
 
 
 async def _inspect(repository: Repository, reference: Reference) -> Distribution:
+    if not reference.digest:
+        await repository.head(reference.object)  # as dockerd, whose words name this request
     raw = await repository.manifest(reference.object)
     parsed = parse_manifest(raw.data, raw.media_type, reference.canonical())
     if isinstance(parsed, Index):

@@ -56,6 +56,7 @@ class Download:
                 await self._extract()
             else:
                 await self._get(ingest)
+        self._reporter.bar("Extracting", self.id, self._blob.size, self._blob.size)
         self._reporter.say("Pull complete", self.id)
 
     async def _extract(self) -> None:

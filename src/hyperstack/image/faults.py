@@ -22,11 +22,15 @@ import msgspec
 from yarl import URL
 
 from hyperstack.errors import (
+    Forbidden,
     HyperError,
     InternalError,
     InvalidParameter,
     NotFound,
+    RateLimited,
+    Unauthorized,
     Unavailable,
+    Unsupported,
 )
 from hyperstack.image.reference import Reference
 
@@ -55,6 +59,11 @@ _CODES = frozenset(
         "BLOB_UPLOAD_INVALID",
     }
 )
+_JSON = "application/json"
+_JSON_TYPES = frozenset({_JSON, "application/vnd.api+json"})
+_BY_STATUS = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
+"""What an answer without a list of errors stands for."""
+_NO_WORDS = {401: "authentication required", 403: "requested access to the resource is denied"}
 _DENIED = "requested access to the resource is denied"
 _ADDRESS = re.compile(r"\('([0-9a-fA-F.:%a-z]+)', ([0-9]+)")
 
@@ -157,7 +166,14 @@ def _certificate(error: Exception) -> str:
     return words + printable(error.verify_message, 200)
 
 
-def refused(status: int, body: bytes, *, scope_denied: bool, retry_after: float | None) -> Refused:
+def refused(
+    status: int,
+    body: bytes,
+    *,
+    scope_denied: bool,
+    retry_after: float | None,
+    media_type: str = _JSON,
+) -> Refused:
     """Word a registry's answer; *scope_denied* is RFC 6750's ``insufficient_scope``."""
     phrase = status_line(status)
     if not 400 <= status < 500:
@@ -165,9 +181,15 @@ def refused(status: int, body: bytes, *, scope_denied: bool, retry_after: float 
             f"received unexpected HTTP status: {phrase}", status=status, retry_after=retry_after
         )
     errors = [("DENIED", _DENIED)] if scope_denied else []
-    errors += _listed(status, body)
+    if media_type in _JSON_TYPES:
+        errors += _listed(status, body)
+    else:
+        # What a registry that wants a password answers may quote what it was sent.
+        text = "" if status == 401 else printable(body[:MAX_MESSAGE].decode(errors="replace"))
+        errors.append((_BY_STATUS.get(status, "UNKNOWN"), text or _NO_WORDS.get(status, "")))
     if not errors:
-        return Refused(_unparsed(status, body), status=status, retry_after=retry_after)
+        code = "UNAUTHORIZED" if status == 401 else ""
+        return Refused(_unparsed(status, body), status=status, code=code, retry_after=retry_after)
     words = [
         f"{code.lower().replace('_', ' ')}: {message}"
         if message
@@ -194,8 +216,7 @@ def _listed(status: int, body: bytes) -> list[tuple[str, str]]:
         return []
     details = document.get("details")
     if isinstance(details, str) and details:  # what Docker Hub's token server says
-        code = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}.get(status, "UNKNOWN")
-        return [(code, printable(details))]
+        return [(_BY_STATUS.get(status, "UNKNOWN"), printable(details))]
     errors = document.get("errors")
     if not isinstance(errors, list):
         return []
@@ -212,7 +233,8 @@ def _unparsed(status: int, body: bytes) -> str:
     if status == 401:
         return "unauthorized: authentication required"
     quoted = json.dumps(printable(body[:512].decode(errors="replace")))
-    return f"error parsing HTTP {status} response body: no error details found: {quoted}"
+    reason = "no error details found" if body else "unexpected end of JSON input"
+    return f"error parsing HTTP {status} response body: {reason}: {quoted}"
 
 
 def translate(
@@ -220,7 +242,7 @@ def translate(
 ) -> HyperError:
     """Make the error that a user sees of a fault about *reference*."""
     if not isinstance(fault, Refused):
-        return Unavailable(fault.message)
+        return InternalError(fault.message)
     if pull and reference is not None:
         if fault.code == "DENIED":
             return NotFound(
@@ -231,16 +253,25 @@ def translate(
             return NotFound(f"manifest for {reference.familiar()} not found: {fault.message}")
         if fault.code == "NAME_UNKNOWN":
             return NotFound(f"repository {reference.familiar_name} not found: {fault.message}")
-    return _by_status(fault)
+    return _CLASSES.get(fault.code, InternalError)(fault.message)
 
 
-def _by_status(fault: Refused) -> HyperError:
-    # Not Unauthorized: that is for the API's client itself, and the docker CLI answers it by asking
-    # its user for a password, terminal or not. dockerd says 500 here too.
-    if fault.status == 404:
-        return NotFound(fault.message)
-    if fault.retryable:
-        return Unavailable(fault.message)
-    if fault.code in ("NAME_INVALID", "TAG_INVALID", "UNSUPPORTED"):
-        return InvalidParameter(fault.message)
-    return InternalError(fault.message)
+_CLASSES: dict[str, type[HyperError]] = {
+    "UNAUTHORIZED": Unauthorized,
+    "DENIED": Forbidden,
+    "TOOMANYREQUESTS": RateLimited,
+    "UNSUPPORTED": Unsupported,
+    "UNAVAILABLE": Unavailable,
+    "MANIFEST_UNKNOWN": NotFound,
+    "NAME_UNKNOWN": NotFound,
+    "BLOB_UNKNOWN": NotFound,
+    "BLOB_UPLOAD_UNKNOWN": NotFound,
+    "NAME_INVALID": InvalidParameter,
+    "TAG_INVALID": InvalidParameter,
+    "DIGEST_INVALID": InvalidParameter,
+    "SIZE_INVALID": InvalidParameter,
+    "MANIFEST_INVALID": InvalidParameter,
+    "MANIFEST_UNVERIFIED": InvalidParameter,
+    "MANIFEST_BLOB_UNKNOWN": InvalidParameter,
+}
+"""As the specification's codes have statuses of their own; an answer without one is 500."""

@@ -164,6 +164,14 @@ class LayerStore:
         return len(left)
 
 
+class WrongContent(InvalidParameter):
+    """A layer's content is another one than the one that was promised."""
+
+    def __init__(self, wanted: str, found: str) -> None:
+        super().__init__(f"layer verification failed: its content is {found}, not {wanted}")
+        self.found = found
+
+
 class LayerWriter:
     """A layer on its way in. ``complete``: it was here already, or has been committed."""
 
@@ -220,9 +228,7 @@ class LayerWriter:
         await self._job.finish()
         found = f"sha256:{self._hash.hexdigest()}"
         if self.diff_id is not None and found != self.diff_id:
-            raise InvalidParameter(
-                f"layer verification failed: its content is {found}, not {self.diff_id}"
-            )
+            raise WrongContent(self.diff_id, found)
         info = await asyncio.to_thread(
             self._store.add, self._job.output, found, self._tar_size, self._scanner.content_size
         )

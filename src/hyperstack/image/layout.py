@@ -43,9 +43,13 @@ class Found:
     config: bytes
     layers: list[File | None]
     """The lowest first; None where the archive has no such file."""
+    paths: list[str] = field(default_factory=list)
+    """Names of the layers in the archive, where there is one."""
     media_types: dict[str, str] = field(default_factory=dict)
     """Of layers, by their digest, where the archive says it."""
     names: list[Reference] = field(default_factory=list)
+    wrong: InvalidParameter | None = None
+    """What is wrong with the name after these."""
     parent: str = ""
     manifest: ManifestBlob | None = None
 
@@ -75,7 +79,7 @@ def read(archive: Archive) -> list[Found]:
     index = list(_from_index(archive)) if archive.find("index.json") else []
     if archive.find("manifest.json") is None:
         if not index:
-            raise InvalidParameter("invalid archive: does not contain a manifest.json")
+            raise InvalidParameter("open repositories: no such file or directory")
         return index
     manifests = {_digest(found.config): found for found in index}
     images = _from_manifest_json(archive)
@@ -102,11 +106,25 @@ def _from_manifest_json(archive: Archive) -> list[Found]:
     data = archive.read(archive.get("manifest.json"), MAX_MANIFEST)
     try:
         items = msgspec.json.decode(data, type=list[_Item])
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(_mismatch(data, error)) from error
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidParameter(f"invalid manifest.json: {error}") from error
+        raise InvalidParameter(
+            "unexpected EOF" if "truncated" in str(error) else f"invalid manifest.json: {error}"
+        ) from error
     if len(items) > MAX_IMAGES:
         raise InvalidParameter(f"the archive has more than {MAX_IMAGES} images")
     return [_item(archive, item) for item in items]
+
+
+def _mismatch(data: bytes, error: Exception) -> str:
+    """Word a manifest.json that is not a list of items."""
+    first = data.lstrip()[:1]
+    if first == b"n":
+        return "invalid manifest, manifest cannot be null (but can be [])"
+    if first == b"{":
+        return "json: cannot unmarshal object into Go value of type []tarexport.manifestItem"
+    return f"invalid manifest.json: {error}"
 
 
 def _item(archive: Archive, item: _Item) -> Found:
@@ -114,19 +132,25 @@ def _item(archive: Archive, item: _Item) -> Found:
     if len(layers) > MAX_LAYERS:
         raise InvalidParameter("max depth exceeded")
     sources = (item.layer_sources or {}).values()
-    return Found(
+    found = Found(
         config=archive.read(archive.get(item.config), MAX_CONFIG),
         layers=[archive.find(name) for name in layers],
+        paths=layers,
         media_types={source.digest: source.media_type for source in sources},
-        names=[_tagged(name) for name in item.repo_tags or []],
         parent=item.parent or "",
     )
+    try:
+        for name in item.repo_tags or []:
+            found.names.append(_tagged(name))
+    except InvalidParameter as error:
+        found.wrong = error
+    return found
 
 
 def _tagged(name: str) -> Reference:
     reference = Reference.parse(name)
     if not reference.tag:
-        raise InvalidParameter(f"invalid tag {name[:200]!r}")
+        raise InvalidParameter(f'invalid tag "{name[:200]}"')
     return Reference(domain=reference.domain, path=reference.path, tag=reference.tag)
 
 

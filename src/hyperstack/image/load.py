@@ -17,21 +17,31 @@ from hyperstack.ids import short
 from hyperstack.image import configfile, layout
 from hyperstack.image.archive import Archive, File, received
 from hyperstack.image.compression import SNIFF, inflate, sniff
+from hyperstack.image.configfile import ImageConfig
 from hyperstack.image.content import mapped
 from hyperstack.image.importing import MEDIA_TYPES
+from hyperstack.image.layer import WrongContent
 from hyperstack.image.layout import Found
-from hyperstack.image.manifest import LAYER_TYPES
+from hyperstack.image.manifest import LAYER_TYPES, Platform
 from hyperstack.image.progress import Progress
 from hyperstack.image.store import ImageStore
 from hyperstack.image.values import LAYER_TAR, Image, LayerBlob
 
 _READ = 1 << 20
+_FIRST = 512 << 10
+"""Bytes after which Docker shows a layer's progress first."""
 
 
 async def load(
-    store: ImageStore, body: AsyncIterator[bytes], *, quiet: bool
+    store: ImageStore,
+    body: AsyncIterator[bytes],
+    *,
+    quiet: bool,
+    platform: Platform | None = None,
 ) -> AsyncGenerator[Progress, None]:
     """Take in all images of the archive in *body*; yields layers' progress and what was loaded.
+
+    With *platform* only those that are made for it.
 
     Raises InvalidParameter, one sentence, for an archive that is damaged or over a bound. Images
     before the one that failed stay.
@@ -39,16 +49,23 @@ async def load(
     with store.hold():
         async with received(store.content, body) as archive:
             images = await asyncio.to_thread(layout.read, archive)
-            for found in images:
-                loading = _Loading(store, archive, found)
+            parsed = [configfile.parse(found.config) for found in images]
+            pairs = [p for p in zip(images, parsed, strict=True) if _is_for(platform, p[1])]
+            images = [found for found, _ in pairs]
+            for found, config in pairs:
+                loading = _Loading(store, archive, found, config)
                 async with contextlib.aclosing(loading.run()) as lines:
                     async for line in lines:
                         if line.stream or not quiet:
                             yield line
         if not any(found.names for found in images):
-            for found in images:
-                yield Progress(stream=f"Loaded image ID: {found.id}\n")
+            yield Progress(stream="".join(f"Loaded image ID: {found.id}\n" for found in images))
         await _link(store, images)
+
+
+def _is_for(platform: Platform | None, config: ImageConfig) -> bool:
+    made_for = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
+    return platform is None or platform.accepts(made_for)
 
 
 async def _link(store: ImageStore, images: Sequence[Found]) -> None:
@@ -78,31 +95,44 @@ def _was_made_from(image: Image, parent: Image) -> bool:
 class _Loading:
     """One image of an archive."""
 
-    def __init__(self, store: ImageStore, archive: Archive, found: Found) -> None:
+    def __init__(
+        self, store: ImageStore, archive: Archive, found: Found, config: ImageConfig
+    ) -> None:
         self._store = store
         self._archive = archive
         self._found = found
+        self._config = config
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         """Store the layers, then the image."""
         found, blobs = self._found, []
-        parsed = configfile.parse(found.config)
-        if len(found.layers) != len(parsed.diff_ids):
-            raise InvalidParameter(
-                "invalid manifest, layers length mismatch: expected "
-                f"{len(parsed.diff_ids)}, got {len(found.layers)}"
-            )
-        for file, diff_id in zip(found.layers, parsed.diff_ids, strict=True):
+        self._check()
+        for number, file in enumerate(found.layers):
+            diff_id = self._config.diff_ids[number]
             if file is not None and not self._store.layers.has(diff_id):
-                yield _bar(diff_id, file, 0)
-                blobs.append(await self._layer(file, diff_id))
+                yield _bar(diff_id, file, min(file.size, _FIRST))
+                blobs.append(await self._layer(number, file, diff_id))
                 yield _bar(diff_id, file, file.size)
             else:
-                blobs.append(await self._layer(file, diff_id))
+                blobs.append(await self._layer(number, file, diff_id))
         for line in await self._add(blobs):
             yield Progress(stream=line)
+        if found.wrong is not None:
+            raise found.wrong
 
-    async def _layer(self, file: File | None, diff_id: str) -> LayerBlob:
+    def _check(self) -> None:
+        """Raise InvalidParameter, in Docker's words, for an image that can't be one here."""
+        expected, got = len(self._found.layers), len(self._config.diff_ids)
+        if not self._config.has_rootfs:
+            raise InvalidParameter("invalid image JSON, no RootFS key")
+        if self._config.os not in ("", "linux"):
+            raise InvalidParameter(f"cannot load {self._config.os[:64]} image on linux")
+        if expected != got:
+            raise InvalidParameter(
+                f"invalid manifest, layers length mismatch: expected {expected}, got {got}"
+            )
+
+    async def _layer(self, number: int, file: File | None, diff_id: str) -> LayerBlob:
         """Make a layer and keep its blob, unless both are here."""
         store = self._store
         if store.layers.has(diff_id) and (file is None or self._found.manifest is None):
@@ -110,12 +140,19 @@ class _Loading:
             if any(store.content.has(blob.digest) for blob in blobs):
                 return store.blob_of(diff_id)
         if file is None:
-            raise InvalidParameter(f"invalid archive: layer {diff_id} is missing")
+            paths = self._found.paths
+            name = paths[number] if paths else f"blobs/{diff_id.replace(':', '/')}"
+            raise InvalidParameter(f"open {name[:200]}: no such file or directory")
         path = self._where(file)
         media_type = await asyncio.to_thread(_media_type, path)
         if media_type is None:
             return await self._uncompressed(path, diff_id)
-        await store.layers.apply(diff_id, path)
+        try:
+            await store.layers.apply(diff_id, path)
+        except WrongContent as error:
+            raise InvalidParameter(
+                f'invalid diffID for layer {number}: expected "{diff_id}", got "{error.found}"'
+            ) from error
         if not store.content.has(file.digest):
             await asyncio.to_thread(store.content.adopt, path, file.digest)
         stated = self._found.media_types.get(file.digest, "")

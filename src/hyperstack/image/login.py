@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 from hyperstack.config import Config
-from hyperstack.errors import HyperError, Unauthorized
+from hyperstack.errors import HyperError, InternalError, InvalidParameter, Unauthorized
 from hyperstack.image.auth import AuthConfig, Authorizer, host_of
 from hyperstack.image.endpoints import Endpoint, endpoints
 from hyperstack.image.faults import Fault, Refused, Unreachable, status_line, translate, unreachable
@@ -34,6 +35,11 @@ async def login(config: Config, auth: AuthConfig) -> LoginResult:
     Raises Unauthorized if the registry refuses them, Unavailable if it can't be reached.
     """
     domain = host_of(auth.serveraddress) or DEFAULT_DOMAIN
+    if wrong := re.search(r"[^\x21-\x7e]|[ \"<>\\^`{|}]", domain):
+        raise InvalidParameter(
+            f'unable to parse server address: parse "https://{domain[:200]}": invalid character '
+            f'"{wrong[0]}" in host name'
+        )
     last: Fault = Unreachable(f"{domain} has no registry", retryable=False)
     try:
         async with Transport() as transport:
@@ -66,9 +72,10 @@ async def _at(transport: Transport, endpoint: Endpoint, auth: AuthConfig) -> Log
     answer = await transport.fetch(allowed, MAX_ANSWER)
     if answer.status != 200:
         sentence = f"login attempt to {url} failed with status: {status_line(answer.status)}"
-        raise _refusal(Refused(sentence, status=answer.status))
+        raise InternalError(sentence)
     return LoginResult(status="Login Succeeded", identity_token=authorizer.refresh_token)
 
 
 def _refusal(fault: Refused) -> HyperError:
-    return Unauthorized(fault.message) if fault.status in (401, 403) else translate(fault)
+    refused = fault.status in (401, 403) and fault.code != "NO_CREDENTIALS"
+    return Unauthorized(fault.message) if refused else translate(fault)

@@ -87,7 +87,13 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def parse(cls, text: str) -> Platform:
         """Read ``linux/arm64/v8``, ``linux`` or ``arm64``. Raises InvalidParameter."""
         parts = text.lower().split("/")
-        if len(parts) > 3 or not all(re.fullmatch(r"[a-z0-9_.-]+", part) for part in parts):
+        for part in parts:
+            if not re.fullmatch(r"[a-z0-9_.-]+", part):
+                raise InvalidParameter(
+                    f'"{part}" is an invalid component of "{text}": platform specifier component '
+                    'must match "^[A-Za-z0-9_.-]+$": invalid argument'
+                )
+        if len(parts) > 3:
             raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
         if len(parts) > 1:
             variant = parts[2] if len(parts) == 3 else ""

@@ -156,7 +156,7 @@ class Pull:
             )
 
     def _begin(self, reference: Reference) -> None:
-        id = reference.tag or (reference.canonical() if reference.digest else DEFAULT_TAG)
+        id = reference.canonical() if reference.digest else reference.tag or DEFAULT_TAG
         self._reporter.say(f"Pulling from {reference.path}", id)
 
     def _known(self, reference: Reference, digest: Digest | None) -> str | None:
@@ -199,7 +199,9 @@ class Pull:
                 f'image operating system "{config.os}" cannot be used on this platform'
             )
         diff_ids = check_rootfs(config, manifest.layers)
-        await self._layers(repository, manifest.layers, diff_ids)
+        known = self._images.has_image(manifest.config.digest)
+        if not (known and self._has_all(manifest.layers, diff_ids)):
+            await self._layers(repository, manifest.layers, diff_ids)
         return await self._images.add_image(
             config=config_bytes,
             manifest=resolved.raw.data,
@@ -210,6 +212,12 @@ class Pull:
                 LayerBlob(digest=layer.digest, size=layer.size, media_type=layer.media_type)
                 for layer in manifest.layers
             ],
+        )
+
+    def _has_all(self, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]) -> bool:
+        return all(
+            self._images.content.has(layer.digest) and self._images.layers.has(id)
+            for layer, id in zip(layers, diff_ids, strict=True)
         )
 
     async def _layers(

@@ -202,7 +202,7 @@ class Repository:
             if answer.status != 401 or again:
                 break
             self._learn(answer.headers.getall("WWW-Authenticate", []))
-        if answer.status not in ok or answer.status == 401:
+        if answer.status not in ok or (answer.status == 401 and request.method != "HEAD"):
             raise answer.fault()
         return answer
 

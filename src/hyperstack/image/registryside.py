@@ -48,6 +48,10 @@ class RegistrySide:
         """Return the id of the image that a ``name:tag`` or ``name@digest`` names."""
         return self._store.catalog.named(name_of(Reference.parse(name)))
 
+    def has_image(self, image: str) -> bool:
+        """Tell whether there is an image of this id."""
+        return self._store.catalog.visible(image)
+
     def platform(self, image: str) -> Platform:
         """Return what an image was made for."""
         found = self._find(image)
@@ -174,7 +178,7 @@ def make_manifest(store: ImageStore, image: Image) -> ManifestBlob:
     """Write a manifest for an image made here: Docker's schema 2, or OCI's if a layer is OCI's."""
     blobs = [store.blob_of(diff_id) for diff_id in image.diff_ids]
     oci = any(blob.media_type.startswith(OCI_LAYER) for blob in blobs)
-    data = msgspec.json.encode(
+    plain = msgspec.json.encode(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST if oci else DOCKER_MANIFEST,
@@ -189,6 +193,8 @@ def make_manifest(store: ImageStore, image: Image) -> ManifestBlob:
             ],
         }
     )
+    # With blanks, as dockerd writes it: the same image has the same digest then.
+    data = msgspec.json.format(plain, indent=3)
     return manifest_blob(data, OCI_MANIFEST if oci else DOCKER_MANIFEST)
 
 

@@ -35,6 +35,9 @@ class Images(Protocol):
     def lookup(self, name: str) -> str | None:
         """Return the id of the image that a familiar ``name:tag`` or ``name@digest`` names."""
 
+    def has_image(self, image: str) -> bool:
+        """Tell whether there is an image of this id."""
+
     def platform(self, image: str) -> Platform:
         """Return what an image was made for."""
 

@@ -220,10 +220,10 @@ class ImageService:
         )
 
     def load(
-        self, body: AsyncIterator[bytes], *, quiet: bool = False
+        self, body: AsyncIterator[bytes], *, quiet: bool = False, platform: Platform | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Take in what ``save`` wrote, here or elsewhere; see ``load.py``."""
-        return load.load(self._store, body, quiet=quiet)
+        return load.load(self._store, body, quiet=quiet, platform=platform)
 
     def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """Return images as one tar; see ``save.py``. Raises at once for an unknown *ref*."""

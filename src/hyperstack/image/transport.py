@@ -271,6 +271,7 @@ def fault_of(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
     return refused(
         status,
         body,
+        media_type=headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         retry_after=_seconds(headers.get("Retry-After", "")),
         scope_denied=status == 401 and 'error="insufficient_scope"' in challenge,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from hyperstack.errors import Forbidden, HyperError, InvalidParameter, NotFound, Unavailable
+from hyperstack.errors import Forbidden, HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.image import endpoints
 from hyperstack.image.pull import pull
 from hyperstack.image.registryside import RegistrySide
@@ -244,12 +244,12 @@ async def test_scratch_is_reserved(images: RegistrySide) -> None:
 
 async def test_a_registry_that_is_not_there_is_named_as_go_names_it(images: RegistrySide) -> None:
     port = free_port()
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(InternalError) as caught:
         await said(pull(images, f"127.0.0.1:{port}/a", "b"))
     assert caught.value.message == (
         f'Get "http://127.0.0.1:{port}/v2/": dial tcp 127.0.0.1:{port}: connect: connection refused'
     )
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(InternalError) as caught:
         await said(pull(images, "registry.invalid/a", "b"))
     assert caught.value.message == (
         'Get "https://registry.invalid/v2/": dial tcp: lookup registry.invalid: no such host'
@@ -303,7 +303,7 @@ async def test_tls_is_verified_by_the_registrys_own_authority(
         monkeypatch.setattr(endpoints, "CERTS_DIRS", (folder,))
         strict = replace(images.config, insecure_registries=())
         images.config = strict
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(InternalError) as caught:
             await said(pull(images, f"{registry.host}/a", "b"))
         assert caught.value.message == (
             f'Get "https://{registry.host}/v2/": tls: failed to verify certificate: x509: '
@@ -329,7 +329,7 @@ async def test_plain_http_is_refused_by_a_registry_that_is_not_insecure(
     registry: Registry, images: RegistrySide
 ) -> None:
     images.config = replace(images.config, insecure_registries=())
-    with pytest.raises(Unavailable, match="http: server gave HTTP response to HTTPS client"):
+    with pytest.raises(InternalError, match="http: server gave HTTP response to HTTPS client"):
         await said(pull(images, f"{registry.host}/foo/x", "v1"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from aiohttp import web
 
-from hyperstack.errors import InvalidParameter, NotFound, Unavailable
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.image import upload
 from hyperstack.image.auth import AuthConfig
 from hyperstack.image.pull import pull
@@ -129,7 +129,7 @@ async def test_the_first_line_comes_before_the_registry_is_asked(
     await images.tag(built.id, f"{name}:v1")
     lines = push(images, name, "v1")
     assert (await anext(lines)).status == f"The push refers to repository [{name}]"
-    with pytest.raises(Unavailable, match="connection refused"):
+    with pytest.raises(InternalError, match="connection refused"):
         await anext(lines)
 
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from hyperstack.config import Config
-from hyperstack.errors import InternalError, InvalidParameter, NotFound, Unavailable
+from hyperstack.errors import (
+    Forbidden,
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
 from hyperstack.image import faults
 from hyperstack.image.endpoints import endpoints, is_insecure, is_near, tls_context
 from hyperstack.image.reference import Reference
@@ -242,9 +252,37 @@ def test_what_is_missing_at_a_pull_is_named_as_docker_names_it() -> None:
     assert faults.translate(unknown, reference, pull=True).message == (
         "repository user/app not found: name unknown: no"
     )
-    assert isinstance(faults.translate(said(401, b"")), InternalError)
-    assert isinstance(faults.translate(said(429, b"")), Unavailable)
-    assert isinstance(faults.translate(said(503, b"")), Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "UNAUTHORIZED", Unauthorized),
+        (403, "DENIED", Forbidden),
+        (429, "TOOMANYREQUESTS", RateLimited),
+        (400, "UNSUPPORTED", Unsupported),
+        (404, "UNAVAILABLE", Unavailable),
+        (400, "NAME_UNKNOWN", NotFound),
+        (404, "TAG_INVALID", InvalidParameter),
+        (404, "UNKNOWN", InternalError),
+        (503, "UNAVAILABLE", InternalError),
+    ],
+)
+def test_the_code_of_an_answer_decides_what_an_error_it_is(
+    status: int, code: str, kind: type[HyperError]
+) -> None:
+    fault = said(status, json.dumps({"errors": [{"code": code, "message": "m"}]}).encode())
+    assert type(faults.translate(fault)) is kind
+
+
+def test_an_answer_without_json_is_quoted_unless_it_may_quote_a_secret() -> None:
+    def plain(status: int) -> str:
+        return faults.refused(
+            status, b"text", scope_denied=False, retry_after=None, media_type="text/plain"
+        ).message
+
+    assert (plain(400), plain(403)) == ("unknown: text", "denied: text")
+    assert plain(401) == "unauthorized: authentication required"
 
 
 def test_a_sentence_about_an_address_leaves_its_query_away() -> None:

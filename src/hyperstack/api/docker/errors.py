@@ -16,6 +16,8 @@ STATUS: dict[type[errors.HyperError], int] = {
     errors.Unavailable: 503,
     errors.Forbidden: 403,
     errors.NotModified: 304,
+    errors.RateLimited: 429,
+    errors.Unsupported: 405,
     errors.NotImplementedHere: 501,
     errors.InternalError: 500,
 }

@@ -68,12 +68,18 @@ def error_line(message: str) -> bytes:
     return gojson.encode(made).rstrip(b"\n") + b"\r\n"
 
 
-async def send(request: Request, steps: AsyncIterator[Progress], *, silent: bool = False) -> None:
-    """Answer with progress lines. A failure before the first is a plain error.
+async def send(
+    request: Request,
+    steps: AsyncIterator[Progress],
+    *,
+    silent: bool = False,
+    started: bool = False,
+) -> None:
+    """Answer with progress lines. A failure before the first is a plain error, unless *started*.
 
     Raises HyperError only if nothing was sent; *silent* drops all but the last word.
     """
-    stream: Stream | None = None
+    stream: Stream | None = await request.start() if started else None
     try:
         async with closing(steps):
             async for step in steps:

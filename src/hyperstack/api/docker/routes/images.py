@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from hyperstack.api.docker import gojson
 from hyperstack.api.docker.closing import closing
 from hyperstack.api.docker.progress import send
 from hyperstack.api.docker.request import Request
@@ -96,6 +95,13 @@ def _platform(request: Request, since: str) -> Platform | None:
     return read_platform(request.query.text("platform")) if request.at_least(since) else None
 
 
+def _one_platform(request: Request) -> Platform | None:
+    """Return the platform that is to be saved or loaded (API 1.48)."""
+    if request.at_least("1.48") and len(request.query.all("platform")) > 1:
+        raise InvalidParameter("multiple platform parameters not supported")
+    return _platform(request, "1.48")
+
+
 def _auth(request: Request) -> Any:
     from hyperstack.image.auth import decode_auth
 
@@ -106,7 +112,7 @@ async def create(request: Request, engine: Engine) -> None:
     """``POST /images/create``: pull ``fromImage``, or import ``fromSrc``."""
     query = request.query
     name, tag_ = query.text("fromImage"), query.text("tag")
-    platform = query.text("platform")
+    platform = query.text("platform") if request.at_least("1.32") else ""
     steps: AsyncIterator[Any]
     if name:
         steps = engine.images.pull(
@@ -142,14 +148,19 @@ def _import(request: Request, engine: Engine, platform: str) -> AsyncIterator[An
 
 async def load(request: Request, engine: Engine) -> None:
     """``POST /images/load``"""
-    quiet = request.query.flag("quiet", True)
-    await send(request, engine.images.load(request.stream(), quiet=quiet))
+    query = request.query
+    platform = _one_platform(request)
+    steps = engine.images.load(request.stream(), quiet=query.flag("quiet", True), platform=platform)
+    await send(request, steps, started=True)
 
 
 async def push(request: Request, engine: Engine) -> None:
     """``POST /images/{name}/push``"""
     await request.read()
-    steps = engine.images.push(request.name, request.query.text("tag"), auth=_auth(request))
+    tag_ = request.query.text("tag")
+    if (platform := _platform(request, "1.46")) is not None:
+        engine.images.get(f"{request.name}:{tag_}" if tag_ else request.name, platform)
+    steps = engine.images.push(request.name, tag_, auth=_auth(request))
     await send(request, steps)
 
 
@@ -224,13 +235,8 @@ async def distribution(request: Request, engine: Engine) -> None:
 
 async def auth(request: Request, engine: Engine) -> None:
     """``POST /auth``"""
-    from hyperstack.image.auth import AuthConfig
+    from hyperstack.api.docker.schema.auth import read_auth
     from hyperstack.image.login import login
 
-    raw = await request.json(needed=True)
-    if not isinstance(raw, dict):
-        raise gojson.Where().mismatch(raw, "registry.AuthConfig")
-    known = {key.lower(): value for key, value in raw.items() if isinstance(value, str)}
-    values = {name: known[name] for name in AuthConfig.__struct_fields__ if name in known}
-    done = await login(engine.config, AuthConfig(**values).resolved())
+    done = await login(engine.config, read_auth(await request.read()))
     await request.answer_json({"Status": done.status, "IdentityToken": done.identity_token})

@@ -48,12 +48,6 @@ def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
     made["RootFS"] = {"Type": "layers", "Layers": list(image.diff_ids)}
     tagged = rfc3339nano(image.last_tagged_ns) if image.last_tagged_ns else ZERO
     made["Metadata"] = {"LastTagTime": tagged}
-    if image.manifest is not None and version >= (1, 48):
-        made["Descriptor"] = {
-            "mediaType": image.manifest.media_type,
-            "digest": image.manifest.digest,
-            "size": image.manifest.size,
-        }
     return made
 
 
