@@ -33,7 +33,8 @@ class Mount:
 
     ``target`` is resolved beneath the container's root, links included. ``copy_up``: fill the empty
     source directory from the image's directory at *target* first (Docker's volumes). ``mode``,
-    ``uid`` and ``gid`` are a FILE's (mode alone) or a SOCKET's.
+    ``uid`` and ``gid`` are a FILE's (mode alone) or a SOCKET's. A FILE's ``source`` may name a
+    sibling: the file is then the sibling's own at that target, and *content* stands in for none.
     """
 
     kind: int = number(1)
@@ -202,6 +203,7 @@ class Container:
     init: bool = flag(15)
     privileged: bool = flag(16)
     shm_size: int = number(17)
+    """Bytes; 0 is the default, -1 no ``/dev/shm`` at all."""
     dns: bool = flag(18)
     """Serve DNS at 127.0.0.11 in the container's network namespace by DNS_QUERY events."""
 

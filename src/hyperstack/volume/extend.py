@@ -86,27 +86,25 @@ def remove(pid: int, started: int, names: Iterable[str]) -> None:
 
 
 def _detached(mount: ShareMount) -> int:
-    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+    below = AT_RECURSIVE if mount.recursive else 0
     path = os.fsencode(mount.source)
+    flags = OPEN_TREE_CLONE | below | os.O_CLOEXEC
     tree = _checked(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, path, flags), str(mount.source))
-    wanted = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if mount.read_only else 0)
-    attributes = _Attributes(set=wanted, propagation=MS_PRIVATE)
     try:
-        _checked(
-            _libc.syscall(
-                SYS_MOUNT_SETATTR,
-                tree,
-                b"",
-                AT_EMPTY_PATH | AT_RECURSIVE,
-                ctypes.byref(attributes),
-                ctypes.sizeof(attributes),
-            ),
-            str(mount.source),
-        )
+        _set(tree, below, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, propagation=MS_PRIVATE)
+        if mount.read_only:
+            _set(tree, below if mount.read_only_below else 0, MOUNT_ATTR_RDONLY)
     except OSError:
         os.close(tree)
         raise
     return tree
+
+
+def _set(tree: int, below: int, wanted: int, propagation: int = 0) -> None:
+    attributes = _Attributes(set=wanted, propagation=propagation)
+    size = ctypes.sizeof(attributes)
+    arguments = (tree, b"", AT_EMPTY_PATH | below, ctypes.byref(attributes), size)
+    _checked(_libc.syscall(SYS_MOUNT_SETATTR, *arguments), "mount_setattr")
 
 
 def _inside(pid: int, started: int, work: Callable[[], None]) -> None:

@@ -120,9 +120,10 @@ def ports(container: Container) -> dict[str, Any]:
 def network_settings(container: Container, *, modern: bool) -> dict[str, Any]:
     """Return ``NetworkSettings``; the default bridge's addresses show twice, as with Docker."""
     bridge = container.state.endpoints.get("bridge")
+    mode = container.host.network_mode
     return {
         "Bridge": "",
-        "SandboxID": container.sandbox or "",
+        "SandboxID": "" if mode.startswith("container:") else container.sandbox or "",
         "SandboxKey": "",
         "Ports": ports(container),
         "HairpinMode": False,
