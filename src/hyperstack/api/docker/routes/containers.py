@@ -134,9 +134,13 @@ async def stop(request: Request, engine: Engine) -> None:
 
 async def restart(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/restart``"""
-    await engine.containers.restart(
-        request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
-    )
+    engine.containers.get(request.name)
+    try:
+        await engine.containers.restart(
+            request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
+        )
+    except HyperError as error:
+        raise type(error)(f"Cannot restart container {request.name}: {error.message}") from error
     await request.answer(204)
 
 
