@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyperstack.engine.refusals import PREFIX
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest import messages
 
 TEXT = 128 << 10
@@ -18,6 +18,8 @@ TEXTS = 128 << 10
 """Arguments, or variables."""
 PATH = 4095
 NAME = 255
+HOSTNAME = 64
+"""Bytes that Linux takes as a host's name (__NEW_UTS_LEN)."""
 DATA = 4000
 """Bytes of mount options, or of a sysctl's value."""
 GROUPS, MOUNTS, SYSCTLS, DEVICES, PATHS = 1024, 512, 256, 256, 256
@@ -34,13 +36,20 @@ def check_process(process: messages.Process) -> None:
     _text("working directory", process.cwd, PATH)
     _text("user", process.user, NAME)
     _count("additional groups", process.groups, GROUPS)
+    for limit in process.rlimits:
+        if min(limit.soft, limit.hard) < -1 or 0 <= limit.hard < (limit.soft % (1 << 64)):
+            raise InternalError(
+                f"{PREFIX}error during container init: error setting rlimits for ready process: "
+                f"error setting rlimit type {limit.resource}: invalid argument"
+            )
     for group in process.groups:
         _text("group", group, NAME)
 
 
 def check_container(container: messages.Container) -> None:
     """Raise InvalidParameter unless the agent takes *container*."""
-    _text("hostname", container.hostname, NAME)
+    if _size(container.hostname) > HOSTNAME:
+        raise InternalError(f"{PREFIX}error during container init: sethostname: invalid argument")
     _text("domain name", container.domainname, NAME)
     _count("mounts", container.mounts, MOUNTS)
     for mount in container.mounts:

@@ -127,6 +127,8 @@ class ContainerService:
         live = self._core.live.get(container.id)
         if live is None:
             raise Conflict(f"container {container.id} is not running")
+        if not container.config.tty:
+            return  # as with Docker, whose runtime has no terminal either
         await live.sandbox.call(
             messages.Op.RESIZE,
             messages.Resize(handle=live.handle, rows=rows, columns=columns),

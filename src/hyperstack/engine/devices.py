@@ -8,12 +8,13 @@ so rules of that controller only allow what is allowed already.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
 from hyperstack.errors import InternalError
 from hyperstack.guest import messages
-from hyperstack.model import DeviceMapping, HostConfig
+from hyperstack.model import DeviceMapping, DeviceRequest, HostConfig
 
 _CHARACTER, _BLOCK = ord("c"), ord("b")
 LOOPS = 8
@@ -30,18 +31,32 @@ _KNOWN = {
     **{f"/dev/tty{minor}": (_CHARACTER, 4, minor) for minor in range(16)},
     **{f"/dev/loop{minor}": (_BLOCK, 7, minor) for minor in range(LOOPS)},
 }
+_STANDARD = frozenset({"/dev/ptmx", "/dev/console"})
+"""What every container has under this name, as a link or of its own."""
 _EVERY = frozenset("rwm")
 _RULE = re.compile(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}\Z")
 
 
 def nodes(host: HostConfig) -> tuple[messages.Device, ...]:
     """Return the nodes to make beside the standard ones. Raises InternalError, as dockerd."""
+    for request in host.device_requests:
+        raise InternalError(_no_driver(request))
     for rule in host.device_cgroup_rules:
         if _RULE.match(rule) is None:
             raise InternalError(f"invalid device cgroup rule format: '{rule}'")
     if host.privileged:
         return ()  # it has every device of the guest
-    return tuple(_node(device) for device in host.devices)
+    made = (_node(device) for device in host.devices)
+    return tuple(node for node in made if node.path not in _STANDARD)
+
+
+def _no_driver(request: DeviceRequest) -> str:
+    """Word ``--gpus`` as on a host that has no driver for it, and so every guest."""
+    if request.driver == "cdi":
+        names = ", ".join(request.device_ids)
+        return f"CDI device injection failed: unresolvable CDI devices {names}"
+    wanted = " ".join("[" + " ".join(names) + "]" for names in request.capabilities)
+    return f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
 
 
 def _node(device: DeviceMapping) -> messages.Device:
@@ -54,8 +69,10 @@ def _node(device: DeviceMapping) -> messages.Device:
     kind, major, minor = known
     allowed = set(device.cgroup_permissions) or _EVERY
     bits = (4 if "r" in allowed else 0) | (2 if "w" in allowed else 0)
-    path = device.path_in_container or device.path_on_host
-    return messages.Device(path=path, type=kind, major=major, minor=minor, mode=bits * 0o111)
+    path = posixpath.normpath("/" + (device.path_in_container or device.path_on_host))
+    return messages.Device(
+        path="/" + path.lstrip("/"), type=kind, major=major, minor=minor, mode=bits * 0o111
+    )
 
 
 def warnings(devices: Sequence[DeviceMapping]) -> Iterator[str]:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 
 from hyperstack.engine.core import Core
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import short
 from hyperstack.model import Container, PortBinding, Status
 
 Filters = dict[str, list[str]]
 Test = Callable[[Container], bool]
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 KEYS = frozenset(
     "ancestor before exited expose health id is-task isolation label name network publish since "
     "status volume".split()
@@ -24,9 +25,8 @@ def list_containers(core: Core, *, all_: bool, limit: int, filters: Filters) -> 
     for key in filters:
         if key not in KEYS:
             raise InvalidParameter(f"invalid filter '{key}'")
-    tests = [make(core, filters[key]) for key, make in _TESTS.items() if key in filters]
-    widened = bool(limit > 0 or {"before", "since"} & filters.keys() or "status" in filters)
-    if not (all_ or widened or {"exited"} & filters.keys()):
+    tests = [make(core, filters[key]) for key, make in _TESTS.items() if filters.get(key)]
+    if not (all_ or limit > 0 or filters.get("status")):
         tests.append(lambda c: c.state.status.is_up)
     found = sorted(core.table, key=lambda c: c.created_ns, reverse=True)
     found = [c for c in found if all(test(c) for test in tests)]
@@ -44,10 +44,11 @@ def label_test(values: Sequence[str]) -> Callable[[dict[str, str]], bool]:
 
 
 def _id(core: Core, values: list[str]) -> Test:
-    return lambda c: any(_matches(value, c.id) for value in values)
+    return lambda c: any(matches(value, c.id) for value in values)
 
 
-def _matches(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
+    """Tell whether a filter of names or ids means *text*: an expression, or how it begins."""
     try:
         return bool(re.search(pattern, text)) or text.startswith(pattern)
     except re.error:
@@ -57,7 +58,7 @@ def _matches(pattern: str, text: str) -> bool:
 def _name(core: Core, values: list[str]) -> Test:
     def test(c: Container) -> bool:
         names = (c.name, "/" + c.name)
-        return any(_matches(value, name) for value in values for name in names)
+        return any(matches(value, name) for value in values for name in names)
 
     return test
 
@@ -70,15 +71,22 @@ def _label(core: Core, values: list[str]) -> Test:
 def _status(core: Core, values: list[str]) -> Test:
     for value in values:
         if value not in set(Status):
-            raise InvalidParameter(f"invalid filter 'status={value}'")
+            raise InvalidParameter(
+                f"invalid filter 'status={value}': invalid value for state ({value}): must be one "
+                "of created, running, paused, restarting, removing, exited, dead"
+            )
     return lambda c: c.state.status in values
 
 
 def _exited(core: Core, values: list[str]) -> Test:
-    try:
-        codes = {int(value) for value in values}
-    except ValueError:
-        raise InvalidParameter(f"invalid filter 'exited={values[0]}'") from None
+    codes = set()
+    for value in values:
+        if not _NUMBER.match(value):
+            raise InvalidParameter(
+                f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": "
+                "invalid syntax"
+            )
+        codes.add(int(value))
     return lambda c: (
         not c.state.status.is_up and c.state.started_ns > 0 and (c.state.exit_code in codes)
     )
@@ -87,7 +95,10 @@ def _exited(core: Core, values: list[str]) -> Test:
 def _health(core: Core, values: list[str]) -> Test:
     for value in values:
         if value not in ("none", "starting", "healthy", "unhealthy"):
-            raise InvalidParameter(f"invalid filter 'health={value}'")
+            raise InvalidParameter(
+                f"invalid filter 'health={value}': invalid value for health ({value}): must be one "
+                "of none, starting, healthy, unhealthy"
+            )
     return lambda c: (c.state.health.status if c.state.health else "none") in values
 
 
@@ -105,13 +116,13 @@ def _ancestor(core: Core, values: list[str]) -> Test:
 
 
 def _before(core: Core, values: list[str]) -> Test:
-    limits = [core.table.get(value).created_ns for value in values]
-    return lambda c: all(c.created_ns < limit for limit in limits)
+    limit = [core.table.get(value).created_ns for value in values][-1]
+    return lambda c: c.created_ns < limit
 
 
 def _since(core: Core, values: list[str]) -> Test:
-    limits = [core.table.get(value).created_ns for value in values]
-    return lambda c: all(c.created_ns > limit for limit in limits)
+    limit = [core.table.get(value).created_ns for value in values][-1]
+    return lambda c: c.created_ns > limit
 
 
 def _volume(core: Core, values: list[str]) -> Test:
@@ -126,13 +137,24 @@ def _network(core: Core, values: list[str]) -> Test:
     return test
 
 
-def _ports(text: str) -> set[str]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", text)
-    numbers = [int(n[:6]) for n in match.groups()[:2] if n] if match else []
-    if match is None or max(numbers) > 65535:
-        raise InvalidParameter(f"invalid containerPort: {text}")
-    last = numbers[-1]
-    return {f"{port}/{match[3] or 'tcp'}" for port in range(int(match[1]), last + 1)}
+def _ports(kind: str, text: str) -> set[str]:
+    """Read ``80``, ``80-90/udp`` (nat.ParsePortRange). Raises InternalError, as dockerd does."""
+    span, _, protocol = text.partition("/")
+    first, dash, last = span.partition("-")
+    for number in (first, last) if dash else (first,):
+        if not (number.isascii() and number.isdigit()):
+            fault = f'strconv.ParseUint: parsing "{number}": invalid syntax'
+            raise InternalError(f"error while looking up for {kind} {text}: {fault}")
+        if int(number[:6]) > 65535:
+            fault = f'strconv.ParseUint: parsing "{number}": value out of range'
+            raise InternalError(f"error while looking up for {kind} {text}: {fault}")
+    low, high = int(first), int(last or first)
+    if low > high:
+        raise InternalError(
+            f"error while looking up for {kind} {text}: "
+            f"Invalid range specified for the Port: {span}"
+        )
+    return {f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)}
 
 
 def _ports_of(container: Container) -> dict[str, tuple[PortBinding, ...]]:
@@ -141,7 +163,7 @@ def _ports_of(container: Container) -> dict[str, tuple[PortBinding, ...]]:
 
 
 def _publish(core: Core, values: list[str]) -> Test:
-    wanted = set().union(*(_ports(value) for value in values))
+    wanted = set().union(*(_ports("publish", value) for value in values))
 
     def test(c: Container) -> bool:
         mine = {
@@ -155,7 +177,7 @@ def _publish(core: Core, values: list[str]) -> Test:
 
 
 def _expose(core: Core, values: list[str]) -> Test:
-    wanted = set().union(*(_ports(value) for value in values))
+    wanted = set().union(*(_ports("expose", value) for value in values))
     return lambda c: bool(wanted & _ports_of(c).keys())
 
 
@@ -168,7 +190,7 @@ def _is_task(core: Core, values: list[str]) -> Test:
 
 
 def _isolation(core: Core, values: list[str]) -> Test:
-    return lambda c: any(v in ("", "default", c.host.isolation) for v in values)
+    return lambda c: True  # it means something to Windows alone
 
 
 _TESTS: dict[str, Callable[[Core, list[str]], Test]] = {

@@ -46,6 +46,11 @@ def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> Hyp
         told = _on_the_host(detail, mounts)
         kind = InvalidParameter if failure.errno == errno.ENOTDIR else InternalError
         return kind(f"{PREFIX}error during container init: {told}")
+    if failure.stage == Stage.RLIMIT:
+        return InternalError(
+            f"{PREFIX}error during container init: error setting rlimits for ready process: "
+            f"{detail}"
+        )
     if failure.stage == Stage.SYSCTL and "is not in a separate kernel namespace" in detail:
         return InternalError(f"{_RUNTIME}{detail}")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"

@@ -103,12 +103,17 @@ def _cpu(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
         yield "linux does not support CPU percent. Percent discarded."
         changes["cpu_percent"] = 0
     if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        if host.cpu_realtime_runtime > host.cpu_realtime_period > 0:
+            raise InvalidParameter(
+                "cpu real-time runtime cannot be higher than cpu real-time period"
+            )
         yield _NO_KERNEL.format("CPU real-time scheduler", "Real-time limits")
         changes["cpu_realtime_period"] = changes["cpu_realtime_runtime"] = 0
 
 
 def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
     """A guest's disks are its own, and its kernel has no weights for them."""
+    dropped: list[str] = []
     if host.io_maximum_bandwidth:
         raise InvalidParameter(
             "invalid option: QoS maximum bandwidth configuration is not supported on linux"
@@ -123,10 +128,14 @@ def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
     if host.blkio_weight_device:
         yield _NO_KERNEL.format("Block I/O weight_device", "Weight-device")
         changes["blkio_weight_device"] = ()
-    for name, limit, dropped in _THROTTLES:
+        dropped.append("blkio_weight_device")
+    for name, limit, what in _THROTTLES:
         if getattr(host, name):
-            yield _NO_KERNEL.format(limit, dropped)
+            yield _NO_KERNEL.format(limit, what)
             changes[name] = ()
+            dropped.append(name)
+    if dropped:  # shown as empty lists then
+        changes["given_empty"] = (*host.given_empty, *dropped)
 
 
 def check_sets(host: HostConfig) -> None:
@@ -139,10 +148,8 @@ def check_sets(host: HostConfig) -> None:
             continue
         try:
             wanted = numbers(text)
-        except ValueError:
-            raise InvalidParameter(
-                f"Invalid value {text} for cpuset {kind}: invalid format: {text}"
-            ) from None
+        except ValueError as error:
+            raise InvalidParameter(f"Invalid value {text} for cpuset {kind}: {error}") from None
         available = _online(there)
         if not wanted <= numbers(available):
             raise InvalidParameter(
@@ -157,8 +164,8 @@ def _online(path: str) -> str:
         return "0"  # a host without NUMA
 
 
-MOST_NUMBER = 8191
-"""The highest number of a CPU that Linux can be built for."""
+MOST_NUMBER = 8192
+"""The highest number that moby takes for a CPU; Linux can't be built for more."""
 
 
 def numbers(text: str) -> set[int]:
@@ -166,12 +173,13 @@ def numbers(text: str) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not all(
-            word.isascii() and word.isdigit() and len(word) < 6 for word in (first, last or "0")
-        ):
-            raise ValueError(text)
-        low, high = int(first), int(last) if dash else int(first)
-        if (dash and not last) or not low <= high <= MOST_NUMBER:
-            raise ValueError(text)
+        words = (first, last) if dash else (first,)
+        if not all(word.isascii() and word.isdigit() and len(word) < 12 for word in words):
+            raise ValueError(f"invalid format: {text}")
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise ValueError(f"invalid format: {text}")
+        if high > MOST_NUMBER:
+            raise ValueError(f"value of out range, maximum is {MOST_NUMBER}")
         found.update(range(low, high + 1))
     return found

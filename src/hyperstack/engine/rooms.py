@@ -212,4 +212,6 @@ def cgroup_limits(host: HostConfig, memory: int) -> CgroupLimits:
         cpu_weight=host.cpu_shares or None,
         memory=memory + memory // 2 + BESIDE,
         pids=most_processes(memory) + HELPERS,
+        cpus=host.cpuset_cpus,
+        nodes=host.cpuset_mems,
     )

@@ -20,6 +20,7 @@ from typing import Any
 
 from hyperstack.config import Config
 from hyperstack.engine import rows
+from hyperstack.engine.bounds import HOSTNAME
 from hyperstack.engine.rows import SandboxRow
 from hyperstack.errors import GuestError, HyperError, InternalError, InvalidParameter
 from hyperstack.guest import messages
@@ -279,7 +280,7 @@ class Sandboxes:
         setup = messages.Setup(
             clock_ns=time.time_ns(),
             entropy=os.urandom(64),
-            hostname=hostname,
+            hostname=hostname.encode()[:HOSTNAME].decode(errors="ignore"),
             share_tag=SHARE_TAG if share else "",
         )
         info: messages.Info = await sandbox.call(messages.Op.SETUP, setup)

@@ -29,20 +29,24 @@ DEFAULT_TIMEOUT = 10
 """Seconds between the stop signal and SIGKILL."""
 KILL_BOUND = 10.0
 """Seconds that SIGKILL may take before the machine itself is killed."""
+LAST_SIGNAL = 64
 LAST_BOUND = 60.0
 """Seconds that the end of a killed machine may take."""
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 _REALTIME = re.compile(r"RTM(?:IN(?:\+(\d+))?|AX(?:-(\d+))?)\Z")
 
 
 def signal_number(text: str) -> int:
-    """Parse ``TERM``, ``SIGTERM``, ``15``, ``RTMIN+3``. Raises InvalidParameter as Docker does."""
-    name = text.strip().upper().removeprefix("SIG")
-    if name.isascii() and name.isdigit():
-        number = int(name[:3])
-        if 0 < number <= 64:
-            return number
-        raise InvalidParameter(f"invalid signal: {text}")
+    """Parse ``TERM``, ``SIGTERM``, ``15``, ``RTMIN+3`` (moby/sys, ``signal.ParseSignal``).
+
+    Any number but 0 is one; whether there is such a signal, its use tells. Raises InvalidParameter.
+    """
+    if _NUMBER.match(text):
+        if not int(text):
+            raise InvalidParameter(f"invalid signal: {text}")
+        return int(text)
+    name = text.upper().removeprefix("SIG")
     if name in ("POLL", "IO", "CLD", "IOT"):
         return {"POLL": 29, "IO": 29, "CLD": 17, "IOT": 6}[name]
     if match := _REALTIME.match(name):
@@ -130,7 +134,12 @@ async def _thaw(core: Core, live: Live, *, told: bool) -> None:
 
 
 async def send(core: Core, live: Live, number: int) -> None:
-    """Send a signal to a running container's first process and publish the ``kill`` event."""
+    """Send a signal to a running container's first process and publish the ``kill`` event.
+
+    Raises InvalidParameter if there is no such signal.
+    """
+    if not 0 < number <= LAST_SIGNAL:
+        raise InvalidParameter(f"the linux daemon does not support signal {number}")
     message = messages.Signal(handle=live.handle, signal=number)
     try:
         await live.sandbox.call(messages.Op.SIGNAL, message, timeout=10.0)
@@ -168,6 +177,8 @@ async def _gone(live: Live) -> None:
 async def kill(core: Core, container: Container, signal: str) -> None:
     """Send a signal; with SIGKILL wait for the end, as Docker does. Raises Conflict if not up."""
     number = signal_number(signal) if signal else 9
+    if not 0 < number <= LAST_SIGNAL:
+        raise InvalidParameter(f"the linux daemon does not support signal {number}")
     await core.settled(container.id)
     state = container.state
     if state.status == Status.RESTARTING:

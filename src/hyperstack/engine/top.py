@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from hyperstack.engine.core import Core
-from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.errors import Conflict, InternalError
 from hyperstack.guest import messages
 from hyperstack.guest.messages import Task
 from hyperstack.model import Container, Status
@@ -48,6 +48,13 @@ def _command(task: Task) -> str:
     return task.cmdline or f"[{task.comm}]"
 
 
+def _stat(task: Task) -> str:
+    """Return ps's long state: niceness, session leader, threads (ps(1), PROCESS STATE CODES)."""
+    nice = "N" if task.nice > 0 else "<" if task.nice < 0 else ""
+    leads = "s" if task.sid == task.pid else ""
+    return f"{task.state}{nice}{leads}{'l' if task.threads > 1 else ''}"
+
+
 Column = tuple[str, Callable[[Task], str]]
 
 _COLUMNS: dict[str, Column] = {
@@ -65,7 +72,7 @@ _COLUMNS: dict[str, Column] = {
     "command": ("COMMAND", _command),
     "state": ("S", lambda t: t.state),
     "s": ("S", lambda t: t.state),
-    "stat": ("STAT", lambda t: t.state),
+    "stat": ("STAT", _stat),
     "tty": ("TT", lambda t: t.tty or "?"),
     "tt": ("TT", lambda t: t.tty or "?"),
     "time": ("TIME", lambda t: _clock(t.utime + t.stime)),
@@ -112,12 +119,12 @@ def _bsd_user() -> list[Column]:
 def columns_for(ps_args: str) -> list[Column]:
     """Return the columns for ps options: ``-ef``, ``aux``, ``-o pid,comm`` and their kin.
 
-    Raises InvalidParameter for what this ps does not know.
+    Raises InternalError, as dockerd, for what this ps does not know.
     """
     try:
         words = shlex.split(ps_args or "-ef")
     except ValueError as error:
-        raise InvalidParameter(f"ps arguments: {error}") from error
+        raise InternalError(f"ps arguments: {error}") from error
     chosen: list[Column] = []
     style = ""
     iterator = iter(words)
@@ -135,9 +142,9 @@ def columns_for(ps_args: str) -> list[Column]:
         elif re.fullmatch(r"-?[aAefuxwlLHj]+", word):
             style += word
         else:
-            raise InvalidParameter(f"ps: unsupported option {word!r}; use -ef, aux or -o LIST")
+            raise InternalError(f"ps: unsupported option {word!r}; use -ef, aux or -o LIST")
     if chosen and not any(title.strip() == "PID" for title, _ in chosen):
-        raise InvalidParameter("Couldn't find PID field in ps output")
+        raise InternalError("Couldn't find PID field in ps output")
     if chosen:
         return chosen
     if "u" in style and not style.startswith("-"):
@@ -155,11 +162,11 @@ def _custom(text: str) -> list[Column]:
     for item in filter(None, re.split(r"[,\s]+", text)):
         name, equals, title = item.partition("=")
         if name.lower() not in _COLUMNS:
-            raise InvalidParameter(f'ps: error: unknown user-defined format specifier "{name}"')
+            raise InternalError(f'ps: error: unknown user-defined format specifier "{name}"')
         column = _COLUMNS[name.lower()]
         made.append((title if equals else column[0], column[1]))
     if not made:
-        raise InvalidParameter("ps: error: format specification must follow -o")
+        raise InternalError("ps: error: format specification must follow -o")
     return made
 
 

@@ -111,7 +111,7 @@ async def _apply(core: Core, container: Container) -> None:
 async def rename(core: Core, container: Container, name: str) -> None:
     """Give a container another name. Raises InvalidParameter or Conflict."""
     new = name.removeprefix("/")
-    if not new:
+    if not name:
         raise InvalidParameter("Neither old nor new names may be empty")
     if not is_container_name(new):
         raise InvalidParameter(

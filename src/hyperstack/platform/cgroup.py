@@ -20,15 +20,18 @@ from hyperstack.errors import InternalError
 log = logging.getLogger(__name__)
 
 GROUP = "hyper"
-V1_CONTROLLERS = ("memory", "cpu", "pids")
-V2_CONTROLLERS = ("cpu", "memory", "pids")
+V1_CONTROLLERS = ("memory", "cpu", "pids", "cpuset")
+V2_CONTROLLERS = ("cpu", "memory", "pids", "cpuset")
+_SETS = ("cpuset.cpus", "cpuset.mems")
+_MOVES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class CgroupLimits:
     """Limits of a sandbox. Memory in bytes, quota and period in microseconds, None = no limit.
 
-    ``cpu_weight`` is Docker's shares (2 to 262144, 1024 by default).
+    ``cpu_weight`` is Docker's shares (2 to 262144, 1024 by default); ``cpus`` and ``nodes`` are
+    lists like ``0-3,7``, empty for all.
     """
 
     memory: int | None = None
@@ -36,6 +39,13 @@ class CgroupLimits:
     cpu_period: int | None = None
     cpu_weight: int | None = None
     pids: int | None = None
+    cpus: str = ""
+    nodes: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a part of the host's CPUs or memory nodes was asked for."""
+        return bool(self.cpus or self.nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +95,11 @@ class Cgroups:
         return cls(1, v1)
 
     def _prepare(self) -> None:
-        for root in self._roots.values():
+        for controller, root in self._roots.items():
             group = root / GROUP
             group.mkdir(exist_ok=True)
+            if controller == "cpuset":
+                _inherit(root, group)
             if self.version == 2:
                 for folder in (root, group):
                     for controller in V2_CONTROLLERS:
@@ -106,6 +118,8 @@ class Cgroups:
             if not self._ready:
                 self._prepare()
             folders = self.folders(sandbox)
+            if not limits.pinned and (sets := self._roots.get("cpuset")) is not None:
+                folders = tuple(folder for folder in folders if folder.parent != sets / GROUP)
             for folder in folders:
                 folder.mkdir(exist_ok=True)
             self.update(sandbox, limits)
@@ -119,12 +133,28 @@ class Cgroups:
         try:
             for controller, root in self._roots.items():
                 folder = root / GROUP / name
-                if self.version == 2:
+                if controller == "cpuset":
+                    self._pin(sandbox, folder, limits)
+                elif self.version == 2:
                     _write_all(folder, _v2_values(limits))
                 else:
                     _write_all(folder, _v1_values(controller, limits))
         except OSError as error:
             raise InternalError(f"the sandbox's limits can't be set: {error}") from error
+
+    def _pin(self, sandbox: str, folder: Path, limits: CgroupLimits) -> None:
+        """Pin a sandbox on version 1, where only those that are pinned have a group of sets."""
+        fresh = not folder.exists()
+        if fresh and not limits.pinned:
+            return
+        folder.mkdir(exist_ok=True)
+        _inherit(folder.parent, folder)
+        sets = zip(_SETS, (limits.cpus or None, limits.nodes or None), strict=True)
+        _write_all(folder, dict(sets))
+        for _ in range(_MOVES if fresh else 0):  # what is forked meanwhile is where its parent was
+            for pid in self.pids(sandbox):
+                with contextlib.suppress(ProcessLookupError):
+                    (folder / "cgroup.procs").write_text(str(pid))
 
     def usage(self, sandbox: str) -> CgroupUsage:
         """Return what a sandbox has used; zeros where the host does not count."""
@@ -204,7 +234,16 @@ def _v2_values(limits: CgroupLimits) -> dict[str, str | None]:
         "cpu.max": f"{quota} {limits.cpu_period or 100_000}",
         "cpu.weight": str(v2_weight(limits.cpu_weight)) if limits.cpu_weight else None,
         "pids.max": _limit(limits.pids, "max"),
+        "cpuset.cpus": limits.cpus or None,
+        "cpuset.mems": limits.nodes or None,
     }
+
+
+def _inherit(parent: Path, group: Path) -> None:
+    """Fill the sets of a new group on version 1, which are empty and let nobody in."""
+    for name in _SETS:
+        if not (group / name).read_text().strip():
+            (group / name).write_text((parent / name).read_text())
 
 
 def _v1_values(controller: str, limits: CgroupLimits) -> dict[str, str | None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from hyperstack.engine import prune
 from hyperstack.engine.core import Core
 from hyperstack.engine.listing import list_containers
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.model import (
     ContainerConfig,
     ContainerState,
@@ -94,9 +95,14 @@ async def test_a_filter_shows(full: Core, key: str, values: list[str], found: li
     assert names(full, **as_filters(key, values)) == found
 
 
-async def test_a_filter_for_ended_ones_needs_no_all(full: Core) -> None:
+async def test_a_filter_by_status_needs_no_all_and_others_do(full: Core) -> None:
     assert names(full, all_=False, status=["exited"]) == ["gone"]
-    assert names(full, all_=False, exited=["3"]) == ["gone"]
+    assert names(full, all_=False, exited=["3"]) == []
+    assert names(full, exited=["3"]) == ["gone"]
+
+
+async def test_a_filter_without_values_filters_nothing(full: Core) -> None:
+    assert names(full, status=[]) == names(full)
 
 
 async def test_ids_are_found_by_their_beginning(full: Core) -> None:
@@ -122,15 +128,28 @@ async def test_descendants_of_an_image_are_found_by_it(core: Core) -> None:
         ("status", "tired"),
         ("exited", "x"),
         ("health", "ill"),
-        ("publish", "x"),
-        ("publish", "1-99999999999"),
-        ("expose", "65536"),
         ("is_task", "maybe"),
         ("wings", "x"),
     ],
 )
 async def test_a_wrong_filter_is_refused(full: Core, key: str, value: str) -> None:
     with pytest.raises(InvalidParameter):
+        names(full, **as_filters(key, [value]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("publish", "x", 'publish x: strconv.ParseUint: parsing "x": invalid syntax'),
+        ("publish", "1-99999999999", 'parsing "99999999999": value out of range'),
+        ("publish", "5-1", "Invalid range specified for the Port: 5-1"),
+        ("expose", "65536", 'expose 65536: strconv.ParseUint: parsing "65536": value out of range'),
+    ],
+)
+async def test_a_wrong_port_is_refused_as_dockerd_refuses_it(
+    full: Core, key: str, value: str, words: str
+) -> None:
+    with pytest.raises(InternalError, match=re.escape(words)):
         names(full, **as_filters(key, [value]))
 
 

@@ -141,11 +141,15 @@ def test_signals_are_read_by_name_and_number(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "65", "-1", "WINGS", "SIG", "RTMIN+31", "RTMAX-31", "_DFL", "²", "0", "9" * 5000]
+    "text", ["", " TERM", "WINGS", "SIG", "RTMIN+31", "RTMAX-31", "_DFL", "²", "0", "9" * 5000]
 )
 def test_other_signals_are_refused(text: str) -> None:
     with pytest.raises(InvalidParameter, match=r"(?i)invalid signal"):
         stop.signal_number(text)
+
+
+def test_any_number_but_zero_may_be_a_signal_until_it_is_used() -> None:
+    assert [stop.signal_number(text) for text in ("65", "-1", "+9")] == [65, -1, 9]
 
 
 async def test_what_does_not_run_is_neither_stopped_nor_killed(core: Core) -> None:

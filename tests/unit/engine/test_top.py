@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperstack.engine.top import columns_for
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError
 from hyperstack.guest.messages import Task
 
 TASK = Task(
@@ -65,7 +65,7 @@ def test_a_kernel_thread_is_in_brackets_and_a_nameless_user_a_number() -> None:
     ["-o wings", "-o comm", "-o comm -o rss", "-o", "--forest", "-ef --sort x", '"', "; reboot"],
 )
 def test_what_this_ps_does_not_know_is_refused(arguments: str) -> None:
-    with pytest.raises(InvalidParameter):
+    with pytest.raises(InternalError):
         columns_for(arguments)
 
 
@@ -73,6 +73,6 @@ def test_what_this_ps_does_not_know_is_refused(arguments: str) -> None:
 def test_any_option_gives_columns_or_a_refusal(arguments: str) -> None:
     try:
         made = columns_for(arguments)
-    except InvalidParameter:
+    except InternalError:
         return
     assert all(isinstance(value(TASK), str) for _, value in made)

@@ -47,8 +47,10 @@ class Query:
         if not value:
             return default
         digits = value[1:] if value[0] in "+-" else value
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        if not (digits.isascii() and digits.isdigit()):
             raise InvalidParameter(f'strconv.Atoi: parsing "{value}": invalid syntax')
+        if len(digits) > 18:
+            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": value out of range')
         return int(value)
 
     def optional_integer(self, key: str) -> int | None:

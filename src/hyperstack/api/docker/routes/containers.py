@@ -16,7 +16,7 @@ from hyperstack.api.docker.schema.mounts import as_of
 from hyperstack.api.docker.schema.versions import as_meant
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
-from hyperstack.errors import Conflict, HyperError, InvalidParameter, NotFound
+from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.model import Container
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema(
     "container.UpdateConfig", UpdateConfig, update_fields()
 )
+
+
+MOST_IGNORED = 7
+"""Bytes of a body of ``start`` that moby overlooks: old clients sent ``null`` and the like."""
 
 
 def add_to(router: Router) -> None:
@@ -64,7 +68,7 @@ async def list_containers(request: Request, engine: Engine) -> None:
     """``GET /containers/json``"""
     query = request.query
     found = engine.containers.list(
-        all=query.flag("all"), limit=query.integer("limit"), filters=request.filters
+        all=query.flag("all"), limit=_number(request, "limit") or 0, filters=request.filters
     )
     sized = query.flag("size")
     await request.answer_json(
@@ -110,13 +114,21 @@ async def inspect(request: Request, engine: Engine) -> None:
 async def start(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/start``"""
     body = await request.read()
-    if body.strip() not in (b"", b"{}", b"null"):
+    if len(body) > MOST_IGNORED:
         raise InvalidParameter(
             "starting container with non-empty request body was deprecated since API v1.22 and "
             "removed in v1.24"
         )
     await engine.containers.start(request.name)
     await request.answer(204)
+
+
+def _number(request: Request, key: str) -> int | None:
+    """Return a whole number, None if there is none. Raises InternalError, as dockerd does here."""
+    try:
+        return request.query.optional_integer(key)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error
 
 
 def _signal(request: Request) -> str | None:
@@ -126,21 +138,25 @@ def _signal(request: Request) -> str | None:
 
 async def stop(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/stop``"""
-    await engine.containers.stop(
-        request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
-    )
+    timeout, signal = _number(request, "t"), _signal(request)
+    try:
+        await engine.containers.stop(request.name, timeout=timeout, signal=signal)
+    except InvalidParameter as error:
+        raise InternalError(f"cannot stop container: {request.name}: {error.message}") from error
     await request.answer(204)
 
 
 async def restart(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/restart``"""
     engine.containers.get(request.name)
+    timeout, signal = _number(request, "t"), _signal(request)
     try:
-        await engine.containers.restart(
-            request.name, timeout=request.query.optional_integer("t"), signal=_signal(request)
-        )
+        await engine.containers.restart(request.name, timeout=timeout, signal=signal)
     except HyperError as error:
-        raise type(error)(f"Cannot restart container {request.name}: {error.message}") from error
+        unknown = error.message.startswith("invalid signal: ")  # dockerd gives it no status
+        raise (InternalError if unknown else type(error))(
+            f"Cannot restart container {request.name}: {error.message}"
+        ) from error
     await request.answer(204)
 
 
@@ -148,7 +164,7 @@ async def kill(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/kill``"""
     try:
         await engine.containers.kill(request.name, request.query.text("signal") or "SIGKILL")
-    except (Conflict, NotFound) as error:
+    except (Conflict, InvalidParameter, NotFound) as error:
         message = f"cannot kill container: {request.name}: {error.message}"
         raise type(error)(message) from error
     await request.answer(204)
@@ -188,11 +204,18 @@ async def resize(request: Request, engine: Engine) -> None:
 
 def terminal_size(request: Request) -> tuple[int, int]:
     """Return ``h`` and ``w``. Raises InvalidParameter."""
-    size = request.query.integer("h"), request.query.integer("w")
-    for name, value in zip("hw", size, strict=True):
-        if name not in request.query or not 0 <= value < 1 << 16:
-            raise InvalidParameter(f"invalid resize {'height' if name == 'h' else 'width'}")
-    return size
+    return _side(request, "h", "height"), _side(request, "w", "width")
+
+
+def _side(request: Request, key: str, what: str) -> int:
+    """Read a 32-bit number; a terminal takes 16 bits of it."""
+    text = request.query.text(key)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax')
+    if digits != text or len(text) > 10 or int(text) >= 1 << 32:
+        raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
+    return min(int(text), (1 << 16) - 1)
 
 
 async def remove(request: Request, engine: Engine) -> None:

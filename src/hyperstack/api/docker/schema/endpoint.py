@@ -117,7 +117,7 @@ def endpoint_settings(
         "IPAMConfig": ipam_config(wish),
         "Links": list(wish.links) or None,
         "Aliases": aliases or None,
-        "MacAddress": got.mac_address,
+        "MacAddress": got.mac_address or wish.mac_address,
         "DriverOpts": dict(sorted(wish.driver_opts.items())) or None,
         "GwPriority": wish.gw_priority,
         "NetworkID": got.network_id,
