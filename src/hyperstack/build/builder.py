@@ -17,7 +17,7 @@ from typing import IO
 
 from msgspec.structs import replace
 
-from hyperstack.build import copying, files, metadata, shell, sources
+from hyperstack.build import copying, fetch, files, metadata, shell, sources
 from hyperstack.build.args import BuildArgs
 from hyperstack.build.bench import Bench, Closing
 from hyperstack.build.cache import Cache
@@ -33,7 +33,7 @@ from hyperstack.build.pulling import base_image, check_platform
 from hyperstack.build.sources import Digests
 from hyperstack.build.state import NOP, Stages, State
 from hyperstack.build.tree import Tree
-from hyperstack.errors import HyperError, InternalError, InvalidParameter
+from hyperstack.errors import HyperError, InvalidParameter
 from hyperstack.ids import new_id, short
 from hyperstack.image.content import mapped
 from hyperstack.image.service import Image, ImageService
@@ -301,17 +301,18 @@ class Builder:
         if step.flags.get("chmod"):
             raise InvalidParameter(NEEDS_BUILDKIT.format("chmod"))
         *names, asked = step.args
-        for name in names:
-            _refuse_url(name, command)
+        if command == "COPY" and any(map(fetch.is_url, names)):
+            raise InvalidParameter("COPY failed: source can't be a URL for COPY")
         image = await self._from(step.flags["from"]) if step.flags.get("from") else None
         async with contextlib.AsyncExitStack() as stack:
             picked: list[copying.Picked] = []
             digest = self._digests.find(image, names) if image is not None else ""
             if not digest:
                 picked = await self._pick(image, names, command, stack)
+                _check_names(picked, asked, command)
                 digest = copying.digest(picked)
             chown = step.flags.get("chown", "")
-            owner = f"--chown={chown}" if chown else ""
+            owner = f"--chown={chown} " if chown else ""
             created_by = state.comment_of_files(f"{NOP}{command} {owner}{digest} in {asked} ")
             if await self._cached(state, created_by):
                 return
@@ -322,9 +323,16 @@ class Builder:
         self, image: str | None, names: list[str], command: str, stack: contextlib.AsyncExitStack
     ) -> list[copying.Picked]:
         if image is None:
-            if self._tree is None:
-                raise InvalidParameter(f"{command} failed: missing build context")
-            picked = copying.pick(self._tree, names, command, image=False)
+            picked = []
+            for name in names:
+                if fetch.is_url(name):
+                    picked.append(await fetch.pick(name, self._folder, self._say, stack))
+                    continue
+                if self._tree is None:
+                    raise InvalidParameter(f"{command} failed: missing build context")
+                picked += copying.pick(self._tree, name, command, image=False)
+            if not picked:
+                raise InvalidParameter(f"{command} failed: no source files were specified")
         else:
             opened = sources.opened(self._bench, image, self._folder)
             picked = await (await stack.enter_async_context(opened)).pick(names, command)
@@ -347,11 +355,6 @@ class Builder:
         self, state: State, step: Instruction, picked: list[copying.Picked], created_by: str
     ) -> None:
         command, asked = step.keyword.upper(), step.args[-1]
-        if len(picked) > 1 and not asked.endswith("/"):
-            raise InvalidParameter(
-                f"When using {command} with more than one source file, the destination must be a "
-                "directory and end with a /"
-            )
         place = copying.destination(state.config.working_dir, asked)
         async with self._bench.root(state.image) as root:
             await files.copy(
@@ -385,12 +388,14 @@ class Builder:
             yield file
 
 
-def _refuse_url(name: str, command: str) -> None:
-    if not name.startswith(("http://", "https://")):
-        return
-    if command == "COPY":
-        raise InvalidParameter("COPY failed: source can't be a URL for COPY")
-    raise InternalError(
-        "ADD failed: ADD of a URL is not supported by this engine: fetch it in a RUN step, or "
-        "before the build"
-    )
+def _check_names(picked: list[copying.Picked], asked: str, command: str) -> None:
+    """Raise InvalidParameter if the sources and the destination don't go together."""
+    if len(picked) > 1 and not asked.endswith("/"):
+        raise InvalidParameter(
+            f"When using {command} with more than one source file, the destination must be a "
+            "directory and end with a /"
+        )
+    for one in picked:
+        if not one.named and asked.endswith("/"):
+            words = f"cannot determine filename for source {one.url}"
+            raise InvalidParameter(f"{command} failed: {words}")

@@ -9,26 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
+import posixpath
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from hyperstack.build import dockerfile, globs, scan
-from hyperstack.build.tree import Node, NotThere, Tree
+from hyperstack.build import dockerfile, globs, scan, spools
+from hyperstack.build.tree import Node, NotThere, Tree, Unreachable
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.image import tarfmt
 from hyperstack.image.compression import inflate
 from hyperstack.image.content import mapped, write_all
-from hyperstack.image.layer import RESERVE, check_space
 
 DEFAULT = "Dockerfile"
 IGNORE = ".dockerignore"
-PREFIX = "build-"
-"""Of the names of spool files."""
 MAX_CONTEXT = 64 << 30
 """Bytes of one context or copied tree, uncompressed."""
 _BATCH = 1 << 20
-_CHECK_EVERY = 64 << 20
 
 
 @contextlib.asynccontextmanager
@@ -37,33 +33,26 @@ async def spooled(body: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Pat
 
     Raises InvalidParameter if it is damaged or too large, InternalError if the disk is full.
     """
-    with mapped("make a spool file"):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd, name = tempfile.mkstemp(dir=folder, prefix=PREFIX)
-    path = Path(name)
-    try:
+    with spools.empty(folder) as path:
+        with mapped("open a spool file"):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             await _fill(fd, body, folder)
         finally:
             os.close(fd)
         yield path
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
 
 
 async def _fill(fd: int, body: AsyncIterator[bytes], folder: Path) -> None:
     held: list[bytes] = []
-    waiting = size = next_check = 0
+    waiting = size = 0
     async for data in inflate(body):
         held.append(data)
         waiting += len(data)
         size += len(data)
         if size > MAX_CONTEXT:
             raise InvalidParameter(f"the build context is larger than {MAX_CONTEXT >> 30} GiB")
-        if size >= next_check:
-            next_check = size + _CHECK_EVERY
-            check_space(folder, RESERVE)
+        spools.check(folder, size - len(data), size)
         if waiting >= _BATCH:
             await asyncio.to_thread(_write, fd, held)
             held, waiting = [], 0
@@ -83,15 +72,20 @@ async def load(spool: Path) -> Tree:
 def take_dockerfile(tree: Tree, asked: str) -> str:
     """Return the Dockerfile's text; take it and ``.dockerignore`` out if the latter says so.
 
-    Without a name ``dockerfile`` will do, too. Raises InvalidParameter in Docker's words.
+    Without a name ``dockerfile`` will do, too. Raises InternalError, as Docker does, or
+    InvalidParameter in its words.
     """
     path = asked or DEFAULT
+    if posixpath.normpath(path).startswith("../"):
+        raise InternalError(f"forbidden path outside the build context: {path} ()")
     node = _file(tree, path)
     if node is None and path == DEFAULT:
         path = DEFAULT.lower()
         node = _file(tree, path)
     if node is None:
-        raise InvalidParameter(f"Cannot locate specified Dockerfile: {asked or DEFAULT}")
+        raise InternalError(f"Cannot locate specified Dockerfile: {asked or DEFAULT}")
+    if node.is_dir:
+        raise InternalError(f"unexpected error reading Dockerfile: read {path}: is a directory")
     text = _text(tree, node, path)
     if not text:
         raise InvalidParameter(f"the Dockerfile ({path}) cannot be empty")
@@ -102,9 +96,9 @@ def take_dockerfile(tree: Tree, asked: str) -> str:
 def _file(tree: Tree, path: str) -> Node | None:
     try:
         node = tree.find(path)[1]
-    except NotThere:
+    except (NotThere, Unreachable):
         return None
-    return node if node.kind == tarfmt.FILE else None
+    return node if node.kind in (tarfmt.FILE, tarfmt.DIRECTORY) else None
 
 
 def _text(tree: Tree, node: Node, what: str) -> str:
@@ -120,11 +114,18 @@ def _text(tree: Tree, node: Node, what: str) -> str:
     return data.decode("utf-8", "replace")
 
 
+def text_of(path: Path, size: int) -> str:
+    """Return the text of a Dockerfile that is a file of its own. Raises InvalidParameter."""
+    node = Node(kind=tarfmt.FILE, size=size)
+    return _text(Tree(path), node, DEFAULT)
+
+
 def _leave_out(tree: Tree, path: str) -> None:
     node = _file(tree, IGNORE)
-    if node is None:
+    if node is None or node.is_dir:
         return
     patterns = globs.read_ignore(_text(tree, node, IGNORE))
     for name in (IGNORE, path):
-        if globs.ignored(name, patterns):
-            tree.remove(name)
+        with contextlib.suppress(InvalidParameter):  # Docker passes over bad patterns here
+            if globs.ignored(name, patterns):
+                tree.remove(name)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from hyperstack.build import globs
 from hyperstack.build.bench import Root
 from hyperstack.build.tarwrite import Entry
-from hyperstack.build.tree import Node, NotThere, Tree, folder
+from hyperstack.build.tree import Node, NotThere, Tree, Unreachable, folder
 from hyperstack.errors import InvalidParameter
 from hyperstack.image import tarfmt
 
@@ -35,28 +35,26 @@ class Picked:
     node: Node
     digest: str
     """``file:HEX`` or ``dir:HEX``"""
+    url: str = ""
+    """Where it was fetched from; such a file is never unpacked."""
+    named: bool = True
+    """Whether a file that was fetched has a name."""
 
 
-def pick(tree: Tree, sources: Sequence[str], command: str, *, image: bool) -> list[Picked]:
-    """Find the sources of COPY or ADD in a tree. Raises InvalidParameter in Docker's words."""
-    found = [one for source in sources for one in _pick(tree, source, command, image)]
-    if not found:
-        raise InvalidParameter(f"{command} failed: no source files were specified")
-    return found
+def pick(tree: Tree, source: str, command: str, *, image: bool) -> list[Picked]:
+    """Find a source of COPY or ADD in a tree, several if it is a pattern.
 
-
-def _pick(tree: Tree, source: str, command: str, image: bool) -> Iterator[Picked]:
+    Raises InvalidParameter in Docker's words if there is none of that name.
+    """
     path = relative(source)
     if not globs.has_wildcards(path):
-        yield pick_one(tree, path, command, image=image)
-        return
+        return [pick_one(tree, path, command, image=image)]
     try:
         glob = globs.Glob(path)
     except InvalidParameter:
-        return
-    for name, _ in tree.walk("", tree.root):
-        if glob.matches(name):
-            yield pick_one(tree, name, command, image=image)
+        return []
+    names = (name for name, _ in tree.walk("", tree.root) if glob.matches(name))
+    return [pick_one(tree, name, command, image=image) for name in names]
 
 
 def relative(source: str) -> str:
@@ -67,17 +65,31 @@ def relative(source: str) -> str:
 def pick_one(tree: Tree, path: str, command: str, *, image: bool) -> Picked:
     """Find one source that is no pattern. Raises InvalidParameter."""
     try:
+        if not image and posixpath.normpath(path).startswith(".."):
+            raise Unreachable
         real, node = tree.find(path)
-    except NotThere as error:
-        why = "file does not exist" if str(error).startswith("no such") else str(error)
+    except NotThere:
         where = "" if image else "file not found in build context or excluded by .dockerignore: "
-        raise InvalidParameter(f"{command} failed: {where}stat {path}: {why}") from None
+        words = f"{where}stat {path}: file does not exist"
+        raise InvalidParameter(f"{command} failed: {words}") from None
+    except Unreachable:
+        words = f"forbidden path outside the build context: {path} ()"
+        raise InvalidParameter(f"{command} failed: {words}") from None
     if not node.is_dir:
         digest = "file:" + tree.sums.get(real, real)
     else:
-        below = sorted(tree.sums.get(name, name) for name, _ in tree.walk(real, node))
-        digest = _joined("dir", below)
+        digest = _joined("dir", sorted(_sums_below(tree, real, node)))
     return Picked(tree=tree, path=path, real=real, node=node, digest=digest)
+
+
+def _sums_below(tree: Tree, real: str, node: Node) -> Iterator[str]:
+    """Yield the checksums of a directory and what is in it; a link counts as what it leads to."""
+    for name, one in tree.walk(real, node):
+        try:
+            name = tree.find(name)[0] if one.kind == tarfmt.SYMLINK else name
+        except (NotThere, Unreachable):
+            continue
+        yield tree.sums.get(name, name)
 
 
 def digest(picked: Sequence[Picked]) -> str:
@@ -180,6 +192,8 @@ async def entries(
         return await _directory(root, where, picked, owner, source)
     path = where.path
     if place.endswith("/") or where.is_dir:
+        if not picked.named:
+            raise InvalidParameter(f"cannot determine filename for source {picked.url}")
         path = posixpath.join(path, posixpath.basename(picked.path))
     above = await missing_parents(root, path, owner or (0, 0))
     return [*above, _entry(path, picked.node, owner, source)]

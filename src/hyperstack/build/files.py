@@ -51,7 +51,7 @@ async def copy(
         try:
             for one in picked:
                 fd = fds[one.tree.spool]
-                if unpack and await asyncio.to_thread(is_archive, one, fd):
+                if unpack and not one.url and await asyncio.to_thread(is_archive, one, fd):
                     await _unpack(root, one, place, fd)
                 else:
                     await _put(root, await copying.entries(root, place, one, owner, fd))

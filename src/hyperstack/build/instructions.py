@@ -184,7 +184,7 @@ def _arg_pairs(rest: str, escape: str) -> tuple[Pair, ...]:
 def _instruction(one: _Args) -> Instruction | Stage:
     maker = _MAKERS.get(one.line.keyword)
     if maker is None:
-        word = one.line.original.split(maxsplit=1)[0]
+        word = (one.line.original.split(maxsplit=1) or [""])[0]
         raise InvalidParameter(f"unknown instruction: {word}{flags.meant(word, _MAKERS)}")
     return maker(one)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class BuildOptions:
     """The parameters of ``POST /build`` that the classic builder knows."""
 
+    remote: str = ""
+    """Address of the context or of a Dockerfile; empty: the context is the request's body."""
     dockerfile: str = ""
     """Path in the context; empty means ``Dockerfile``."""
     tags: tuple[str, ...] = ()

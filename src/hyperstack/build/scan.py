@@ -12,9 +12,11 @@ import posixpath
 from pathlib import Path
 from typing import BinaryIO
 
+from hyperstack.build.shell import go_quote
 from hyperstack.build.tree import Node, Tree
 from hyperstack.errors import InvalidParameter
 from hyperstack.image import tarfmt
+from hyperstack.image.content import mapped
 from hyperstack.image.tarfmt import BLOCK, Header
 
 MAX_ENTRIES = 500_000
@@ -93,14 +95,12 @@ class _Reader:
             raise InvalidParameter(f"unhandled tar header type {header.type}")
         path = self._path(header.name)
         xattrs = {k[len(_XATTR) :]: v for k, v in pax.items() if k.startswith(_XATTR)}
-        digest = hashlib.sha256(_fields(header, block, pax, xattrs))
+        name = posixpath.join(self._below.encode(errors="surrogateescape"), header.name)
+        digest = hashlib.sha256(_fields(name, header, block, pax, xattrs))
         offset = self._file.tell()
         self._content(header.size, digest)
         if header.type == tarfmt.HARD_LINK:
-            target = self._tree.lookup(self._path(header.link))
-            if target is None or target.is_dir:
-                raise InvalidParameter(f"invalid hardlink {_shown(header.name)}")
-            node = target
+            node = self._linked(header)
         else:
             node = Node(
                 kind=tarfmt.FILE if header.type == tarfmt.CONTIGUOUS else header.type,
@@ -116,14 +116,26 @@ class _Reader:
                 children={} if header.type == tarfmt.DIRECTORY else None,
             )
         real = self._tree.put(path, node)
-        self._tree.sums[real] = digest.hexdigest()
+        self._tree.sums.setdefault(real, digest.hexdigest())  # of twins the first counts
+
+    def _linked(self, header: Header) -> Node:
+        """Return what a hard link is one of. Raises InvalidParameter."""
+        try:
+            target = self._tree.lookup(self._path(header.link))
+        except InvalidParameter:
+            words = f"invalid hardlink target {go_quote(_shown(header.link))}"
+            raise InvalidParameter(words) from None
+        if target is None or target.is_dir:
+            names = f"{_shown(header.link.lstrip(b'/'))} {_shown(header.name)}"
+            raise InvalidParameter(f"linkat {names}: no such file or directory")
+        return target
 
     def _path(self, name: bytes) -> str:
         if len(name) > tarfmt.MAX_PATH:
             raise InvalidParameter(f"name too long in archive: {_shown(name)}")
         path = posixpath.normpath(_text(name).lstrip("/") or ".")
         if path == ".." or path.startswith("../"):
-            raise InvalidParameter(f"invalid name in archive: {_shown(name)}")
+            raise InvalidParameter(f"invalid entry name {go_quote(_shown(name))}")
         return posixpath.join(self._below, "" if path == "." else path)
 
     def _content(self, size: int, digest: hashlib._Hash) -> None:
@@ -138,6 +150,19 @@ class _Reader:
         self._file.seek(tarfmt.padded(size) - size, 1)
 
 
+def sum_of_file(name: str, node: Node, path: Path) -> str:
+    """Return the checksum of a file that came from nowhere's tar, root's own. Blocking."""
+    block = bytearray(BLOCK)
+    block[100:108] = b"%07o\0" % node.mode
+    raw = name.encode(errors="surrogateescape")
+    header = Header(type=tarfmt.FILE, size=node.size, name=raw, link=b"")
+    digest = hashlib.sha256(_fields(header.name, header, bytes(block), {}, {}))
+    with mapped("read a spool file"), path.open("rb") as file:
+        while data := file.read(_READ):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def _resolve(header: Header, pax: dict[bytes, bytes], long: dict[int, bytes]) -> None:
     """Let long names and pax records override the header's fields."""
     if any(key.startswith(b"GNU.sparse.") for key in pax):
@@ -149,13 +174,13 @@ def _resolve(header: Header, pax: dict[bytes, bytes], long: dict[int, bytes]) ->
 
 
 def _fields(
-    header: Header, block: bytes, pax: dict[bytes, bytes], xattrs: dict[bytes, bytes]
+    name: bytes, header: Header, block: bytes, pax: dict[bytes, bytes], xattrs: dict[bytes, bytes]
 ) -> bytes:
     """Return what tarsum hashes of a header, names in front of values."""
     named = block[257:262] == b"ustar"
     major, minor = _device(header, block)
     fields = (
-        (b"name", header.name),
+        (b"name", name),
         (b"mode", b"%d" % tarfmt.number(block[100:108])),
         (b"uid", b"%d" % _number(block[108:116], pax, b"uid")),
         (b"gid", b"%d" % _number(block[116:124], pax, b"gid")),

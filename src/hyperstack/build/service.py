@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-from hyperstack.build import context, instructions, shell
+from hyperstack.build import context, fetch, instructions, shell, spools
 from hyperstack.build.bench import Bench
 from hyperstack.build.builder import LAYERS, Builder, Say
 from hyperstack.build.options import BuildOptions, Output
 from hyperstack.build.pulling import check_platform
 from hyperstack.build.sources import Digests
 from hyperstack.build.tree import Tree
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.ids import short
 from hyperstack.image.reference import Reference
 from hyperstack.image.service import ImageService
@@ -38,7 +38,7 @@ class BuildService:
 
     def _clear(self) -> None:
         """Remove what builds of an earlier daemon left."""
-        for pattern in (f"{context.PREFIX}*", f"{LAYERS}*"):
+        for pattern in (f"{spools.PREFIX}*", f"{LAYERS}*"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
@@ -85,9 +85,9 @@ class BuildService:
         body: AsyncIterator[bytes],
         say: Say,
     ) -> None:
-        async with context.spooled(body, self._folder) as spool:
-            tree = await context.load(spool)
-            file = _read(tree, options)
+        async with contextlib.AsyncExitStack() as stack:
+            tree, text = await self._context(options, body, say, stack)
+            file = _read(text, options)
             if file.warnings:
                 for warning in file.warnings:
                     await say(Output(text=f"{warning}\n", stderr=True))
@@ -107,6 +107,41 @@ class BuildService:
                     await self._images.tag(image, name.familiar_name, name.tag)
                     await say(Output(text=f"Successfully tagged {name.familiar()}\n"))
 
+    async def _context(
+        self,
+        options: BuildOptions,
+        body: AsyncIterator[bytes],
+        say: Say,
+        stack: contextlib.AsyncExitStack,
+    ) -> tuple[Tree | None, str]:
+        """Return the context, None if there is none, and the Dockerfile's text.
+
+        Raises InternalError for a context that can't be read, as Docker does.
+        """
+        address = options.remote
+        if address:
+            async for _ in body:
+                pass  # a context that nobody wants; its end says that the client waits
+            if not fetch.is_url(address):
+                raise InternalError(f"remoteURL ({address}) could not be recognized as URL")
+            download = fetch.fetched(address, self._folder, say, status=address, context=True)
+            try:
+                found = await stack.enter_async_context(download)
+            except HyperError as error:
+                if error.message.startswith("error detecting"):
+                    raise
+                words = f"error downloading remote context {address}: {error.message}"
+                raise type(error)(words) from error
+            if await asyncio.to_thread(fetch.is_dockerfile, found, address):
+                return None, context.text_of(found.path, found.size)
+            body = fetch.content(found)
+        try:
+            spool = await stack.enter_async_context(context.spooled(body, self._folder))
+            tree = await context.load(spool)
+        except InvalidParameter as error:
+            raise InternalError(error.message) from error
+        return tree, context.take_dockerfile(tree, options.dockerfile)
+
 
 def _names(tags: tuple[str, ...]) -> list[Reference]:
     """Read the names that the image is to get, each once. Raises InvalidParameter."""
@@ -122,9 +157,8 @@ def _names(tags: tuple[str, ...]) -> list[Reference]:
     return list(found.values())
 
 
-def _read(tree: Tree, options: BuildOptions) -> instructions.Dockerfile:
+def _read(text: str, options: BuildOptions) -> instructions.Dockerfile:
     """Read the Dockerfile, up to the target stage. Raises InvalidParameter."""
-    text = context.take_dockerfile(tree, options.dockerfile)
     name = options.dockerfile or context.DEFAULT
     file = instructions.parse(text, name)
     stages = file.stages

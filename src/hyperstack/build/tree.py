@@ -19,7 +19,11 @@ MAX_LINKS = 255
 
 
 class NotThere(Exception):
-    """There is nothing at that path; the words are Go's."""
+    """There is nothing at that path."""
+
+
+class Unreachable(Exception):
+    """A path can't be followed: its links go in circles, or a file stands where a folder must."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,7 +65,7 @@ class Tree:
     def find(self, path: str) -> tuple[str, Node]:
         """Return where *path* really is, every link followed, and what is there.
 
-        Raises NotThere.
+        Raises NotThere, Unreachable.
         """
         return self._walk(path, last=True)
 
@@ -69,7 +73,7 @@ class Tree:
         """Return what is at a path, the last link not followed."""
         try:
             return self._walk(path, last=False)[1]
-        except NotThere:
+        except (NotThere, Unreachable):
             return None
 
     def put(self, path: str, node: Node) -> str:
@@ -78,7 +82,10 @@ class Tree:
         if not name:
             self._describe(self.root, node)
             return ""
-        real, above = self._walk(parent, last=True, make=True)
+        try:
+            real, above = self._walk(parent, last=True, make=True)
+        except Unreachable:
+            raise InvalidParameter(f"{path}: not a directory, or too many links") from None
         assert above.children is not None
         old = above.children.get(name)
         if old is not None and old.is_dir and node.is_dir:
@@ -97,7 +104,7 @@ class Tree:
         parent, name = posixpath.split(posixpath.normpath("/" + path))
         try:
             above = self._walk(parent, last=True)[1]
-        except NotThere:
+        except (NotThere, Unreachable):
             return
         if above.children is not None:
             above.children.pop(name, None)
@@ -130,11 +137,11 @@ class Tree:
             if child is None and make and node.children is not None:
                 child = node.children[part] = folder()
             if child is None:
-                raise NotThere("no such file or directory" if node.is_dir else "not a directory")
+                raise NotThere if node.is_dir else Unreachable
             if child.kind == tarfmt.SYMLINK and (todo or last):
                 links += 1
                 if links > MAX_LINKS:
-                    raise InvalidParameter("too many links")
+                    raise Unreachable
                 way = way[:1] if child.link.startswith("/") else way
                 todo += [p for p in reversed(child.link.split("/")) if p not in ("", ".")]
                 continue

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from hyperstack.build import context, copying, scan, tarwrite
 from hyperstack.build.tarwrite import Entry
-from hyperstack.build.tree import NotThere
-from hyperstack.errors import InvalidParameter
+from hyperstack.build.tree import NotThere, Unreachable
+from hyperstack.errors import HyperError, InvalidParameter
 
 from tests.unit.build.tars import TIME, context as tar_of, tree_of  # isort: skip
 
@@ -44,10 +44,9 @@ def test_links_are_followed_within_the_context(tmp_path: Path) -> None:
         else:
             with pytest.raises(NotThere):
                 tree.find(path)
-    with pytest.raises(InvalidParameter, match="too many links"):
-        tree.find("loop")
-    with pytest.raises(NotThere, match="not a directory"):
-        tree.find("a/x")
+    for path in ("loop", "a/x"):
+        with pytest.raises(Unreachable):
+            tree.find(path)
 
 
 def test_sources_hash_as_they_do_with_docker(tmp_path: Path) -> None:
@@ -55,7 +54,8 @@ def test_sources_hash_as_they_do_with_docker(tmp_path: Path) -> None:
     tree = tree_of(tmp_path / "t", tar_of(FILES))
 
     def digest(*sources: str) -> str:
-        return copying.digest(copying.pick(tree, sources, "COPY", image=False))
+        found = [p for one in sources for p in copying.pick(tree, one, "COPY", image=False)]
+        return copying.digest(found)
 
     file = "file:3fe3cedb10952b626a6d59d23fa934731aa533e2769623feeeed546c83cdf9f6"
     assert digest("a") == digest("l") == digest("./up") == file
@@ -69,19 +69,18 @@ SEVERAL = "multi:6d71b9689ee513e7886344d3e3b1c335201699c842c02390a2031615270ef19
 
 def test_patterns_pick_in_order(tmp_path: Path) -> None:
     tree = tree_of(tmp_path / "t", tar_of(FILES))
-    assert [p.path for p in copying.pick(tree, ["?"], "COPY", image=False)] == ["a", "b", "d", "l"]
-    assert [p.path for p in copying.pick(tree, ["d/*"], "ADD", image=False)] == ["d/f", "d/s"]
-    for names, words in (
-        (["z*"], "COPY failed: no source files were specified"),
-        (
-            ["/zz"],
-            "COPY failed: file not found in build context or excluded by .dockerignore: stat zz: "
-            "file does not exist",
-        ),
+    assert [p.path for p in copying.pick(tree, "?", "COPY", image=False)] == ["a", "b", "d", "l"]
+    assert [p.path for p in copying.pick(tree, "d/*", "ADD", image=False)] == ["d/f", "d/s"]
+    assert copying.pick(tree, "z*", "COPY", image=False) == []
+    missing = "file not found in build context or excluded by .dockerignore: stat zz: file does not"
+    for name, words in (
+        ("/zz", f"{missing} exist"),
+        ("../a", "forbidden path outside the build context: ../a ()"),
+        ("a/b", "forbidden path outside the build context: a/b ()"),
     ):
         with pytest.raises(InvalidParameter) as caught:
-            copying.pick(tree, names, "COPY", image=False)
-        assert caught.value.message == words
+            copying.pick(tree, name, "COPY", image=False)
+        assert caught.value.message == f"COPY failed: {words}"
 
 
 @pytest.mark.parametrize(
@@ -116,13 +115,13 @@ def test_later_entries_replace_earlier_ones_and_hard_links_are_one_file(tmp_path
     assert tree.find("x")[1].size == 3
     assert tree.find("h")[1].size == 3
     assert tree.find("deep/er")[1].is_dir
-    with pytest.raises(NotThere):
+    with pytest.raises(Unreachable):
         tree.find("x/y")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x"])
 def test_a_name_that_leaves_the_context_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidParameter, match="invalid name in archive"):
+    with pytest.raises(InvalidParameter, match="invalid entry name"):
         tree_of(tmp_path / "t", tar_of({name: "x"}))
 
 
@@ -166,9 +165,10 @@ def test_the_dockerfile_is_found_and_left_out_if_ignored(tmp_path: Path) -> None
     assert context.take_dockerfile(tree, "") == "FROM y\n"
     for name, words in (
         ("no", "Cannot locate specified Dockerfile: no"),
+        ("../no", "forbidden path outside the build context: ../no ()"),
         ("e", "the Dockerfile (e) cannot be empty"),
     ):
-        with pytest.raises(InvalidParameter) as caught:
+        with pytest.raises(HyperError) as caught:
             context.take_dockerfile(tree, name)
         assert caught.value.message == words
 

@@ -22,6 +22,7 @@ def read_options(query: Query, auth_header: str | None) -> BuildOptions:
     _refuse(query)
     remove = query.flag("forcerm") or query.flag("rm", True) or not query.text("rm")
     return BuildOptions(
+        remote=query.text("remote"),
         dockerfile=query.text("dockerfile"),
         tags=tuple(query.all("t")[:MOST_TAGS]),
         quiet=query.flag("q"),
@@ -60,9 +61,10 @@ def _refuse(query: Query) -> None:
         raise InvalidParameter("squash is only supported with experimental mode")
     if query.text("outputs") not in ("", "null", "[]"):
         raise InvalidParameter("outputs require BuildKit")
-    if query.text("remote"):
-        raise NotImplementedHere(
-            "a remote build context is not supported by this engine: send the context as a tar"
+    if query.text("remote") == "client-session":
+        raise InvalidParameter(
+            "experimental session with v1 builder is no longer supported, use builder version v2 "
+            "(BuildKit) instead"
         )
     if query.all("securityopt"):
         raise InvalidParameter(
