@@ -92,7 +92,7 @@ def test_what_is_no_image_is_said_in_docker_s_words(host: Host) -> None:
         ("tag", "nope", "x"): "No such image: nope:latest",
         ("history", "nope"): "No such image: nope:latest",
         ("save", "nope"): "No such image: nope",
-        ("import", "-c", "FOO x", "-"): "foo is not a valid change command",
+        ("import", "-c", "FOO x", "-"): "FOO is not a valid change command",
         ("images", "--filter", "foo=x"): "invalid filter 'foo'",
     }.items():
         result = host.docker(*words, check=False)

@@ -1,7 +1,7 @@
 """Dockerfile instructions that change a configuration: ``--change`` of commit and import.
 
-Dockerfile reference: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL,
-USER, VOLUME, WORKDIR. The words of errors are Docker's.
+Dockerfile reference: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER,
+VOLUME, WORKDIR. The words of errors are Docker's.
 """
 
 from __future__ import annotations
@@ -36,10 +36,14 @@ def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerC
     if sum(map(len, changes)) > MAX_CHANGES:
         raise InvalidParameter("the changes are too long")
     cmd_set = False
-    for keyword, rest in words.instructions(list(changes)):
+    instructions = words.instructions(list(changes))
+    if changes and not instructions:
+        raise InvalidParameter("file with no instructions")
+    for written, rest in instructions:
+        keyword = written.lower()
         change = _CHANGES.get(keyword)
         if change is None:
-            raise InvalidParameter(f"{keyword} is not a valid change command")
+            raise InvalidParameter(f"{written} is not a valid change command")
         config = change(config, rest)
         if keyword == "entrypoint" and not cmd_set:
             # An entrypoint makes the base's command meaningless unless one is given beside it.
@@ -121,13 +125,13 @@ def port_range(text: str) -> list[str]:
     """Return the ports of ``80``, ``80/udp`` or ``8000-8010``. Raises InvalidParameter."""
     match = _PORT.match(text)
     if match is None:
-        raise InvalidParameter(f"invalid containerPort: {text}")
+        raise InvalidParameter(f"Invalid containerPort: {text}")
     first, last = int(match[1]), int(match[2] or match[1])
     protocol = (match[3] or "tcp").lower()
     if protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidParameter(f"invalid proto: {protocol}")
+        raise InvalidParameter(f"Invalid proto: {protocol}")
     if not first <= last < 1 << 16:
-        raise InvalidParameter(f"invalid containerPort: {text}")
+        raise InvalidParameter(f"Invalid containerPort: {text}")
     return [f"{port}/{protocol}" for port in range(first, last + 1)]
 
 
@@ -167,19 +171,8 @@ def _stopsignal(config: ContainerConfig, rest: str) -> ContainerConfig:
     name = "SIG" + text.upper().removeprefix("SIG")
     known = name in signal.Signals.__members__ or name.startswith(("SIGRTMIN", "SIGRTMAX"))
     if not known and not (text.isdigit() and 0 < int(text) <= 64):
-        raise InvalidParameter(f"Invalid signal: {text}")
+        raise InvalidParameter(f"invalid signal: {text}")
     return replace(config, stop_signal=text)
-
-
-def _shell(config: ContainerConfig, rest: str) -> ContainerConfig:
-    listed = words.json_words(rest)
-    if not rest:
-        raise InvalidParameter("SHELL requires at least one argument")
-    if listed is None:
-        raise InvalidParameter("SHELL requires the arguments to be in JSON form")
-    if not listed:
-        raise InvalidParameter("SHELL requires at least one argument")
-    return replace(config, shell=tuple(listed))
 
 
 def _onbuild(config: ContainerConfig, rest: str) -> ContainerConfig:
@@ -251,7 +244,6 @@ _CHANGES: dict[str, Callable[[ContainerConfig, str], ContainerConfig]] = {
     "healthcheck": _healthcheck,
     "label": _label,
     "onbuild": _onbuild,
-    "shell": _shell,
     "stopsignal": _stopsignal,
     "user": _user,
     "volume": _volume,

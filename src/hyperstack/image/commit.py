@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+from hyperstack import __version__
 from hyperstack.errors import NotFound
 from hyperstack.image import configfile, manifest
 from hyperstack.image.configfile import ImageConfig
@@ -47,7 +48,7 @@ async def commit(
             author=author,
             comment=comment,
             container=container,
-            docker_version=base.docker_version if base else "",
+            docker_version=__version__,
             architecture=base.architecture if base else manifest.host().architecture,
             variant=base.variant if base else "",
             os=(base.os if base else "") or "linux",

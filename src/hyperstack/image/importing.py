@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
-from hyperstack.errors import InvalidParameter
+import msgspec
+
+from hyperstack import __version__
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.image import configfile
 from hyperstack.image.changes import apply_changes
 from hyperstack.image.compression import SNIFF, Compression, inflate, sniff
 from hyperstack.image.configfile import ImageConfig
 from hyperstack.image.manifest import Platform, host
 from hyperstack.image.progress import Progress
-from hyperstack.image.reference import Reference
+from hyperstack.image.reference import Reference, tag_name
 from hyperstack.image.store import ImageStore
 from hyperstack.image.values import (
     LAYER_GZIP,
@@ -25,6 +30,11 @@ from hyperstack.image.values import (
 )
 from hyperstack.model import ContainerConfig
 
+if TYPE_CHECKING:
+    from hyperstack.image.reporting import Reporter
+
+Taken = tuple[str, LayerBlob]
+"""A layer that is here: its diff id and its blob."""
 MEDIA_TYPES = {
     Compression.NONE: LAYER_TAR,
     Compression.GZIP: LAYER_GZIP,
@@ -35,57 +45,93 @@ MEDIA_TYPES = {
 
 async def import_image(
     store: ImageStore,
-    body: AsyncIterator[bytes],
+    body: AsyncIterator[bytes] | str,
     *,
     repo: str,
     tag: str,
     message: str,
     changes: Sequence[str],
     platform: str,
-    source: str,
 ) -> AsyncGenerator[Progress, None]:
-    """Make an image of the tar in *body*; the last line is its id.
+    """Make an image of the tar in *body*, or at the address that it is; the last line is its id.
 
-    Raises InvalidParameter for a bad name, platform or change, and for what is no tar.
+    Raises InvalidParameter for a bad name, platform, address or change, InternalError for what is
+    no tar (as dockerd has it) or can't be fetched.
     """
-    name = _name(repo, tag)
-    wanted = Platform.parse(platform) if platform else host()
-    if wanted.os != "linux":
-        raise InvalidParameter(f"operating system {wanted.os} is not supported")
+    name = tag_name(repo, tag) if repo else None
+    wanted = _platform(platform)
     config = apply_changes(ContainerConfig(), changes)
+    source = "-" if not isinstance(body, str) else _source(body)
+    taken: list[Taken] = []
     with store.hold():
-        diff_id, blob = await _take(store, body)
-        image = await _add(
-            store, diff_id, blob, name, wanted, config, message or f"Imported from {source}"
-        )
+        if isinstance(body, str):
+            async with contextlib.aclosing(_download(store, source, taken)) as lines:
+                async for line in lines:
+                    yield line
+        else:
+            taken.append(await _take(store, body))
+        comment = message or f"Imported from {source}"
+        image = await _add(store, taken[0], name, wanted, config, comment)
     if name is not None:
         store.event("tag", image, name.familiar())
     store.event("import", image)
     yield Progress(status=image.id)
 
 
-def _name(repo: str, tag: str) -> Reference | None:
-    if not repo:
-        return None
-    name = Reference.parse_with_tag(repo, tag)
-    if name.digest is not None:
-        raise InvalidParameter("cannot import digest reference")
-    return name.tagged()
+def _platform(text: str) -> Platform:
+    """Return what the image is said to be made for. Raises InvalidParameter."""
+    wanted = Platform.parse(text) if text else host()
+    if wanted.os != "linux":
+        raise InvalidParameter("operating system is not supported")
+    if wanted.architecture == "arm64" and text.count("/") == 2:
+        # The one there is; it is shown if it was named.
+        return msgspec.structs.replace(wanted, variant="v8")
+    return wanted
+
+
+def _source(text: str) -> str:
+    # The client for web addresses takes longer to import than the daemon has to start.
+    from hyperstack.image.fetch import source_of
+
+    return source_of(text)
+
+
+def _download(store: ImageStore, source: str, taken: list[Taken]) -> AsyncGenerator[Progress, None]:
+    from hyperstack.image.fetch import fetched
+    from hyperstack.image.reporting import reported
+
+    async def work(reporter: Reporter) -> None:
+        async with fetched(source) as found:
+            reporter.say(f"Downloading from {source}")
+            taken.append(await _take(store, _counted(found.chunks, found.size, reporter)))
+
+    return reported("import", work)
+
+
+async def _counted(
+    chunks: AsyncIterator[bytes], size: int, reporter: Reporter
+) -> AsyncIterator[bytes]:
+    done = 0
+    async for data in chunks:
+        done += len(data)
+        reporter.bar("Importing", "", done, size)
+        yield data
 
 
 async def _add(
     store: ImageStore,
-    diff_id: str,
-    blob: LayerBlob,
+    layer: Taken,
     name: Reference | None,
     platform: Platform,
     config: ContainerConfig,
     comment: str,
 ) -> Image:
+    diff_id, blob = layer
     now = configfile.from_ns(time.time_ns())
     image = ImageConfig(
         created=now,
         comment=comment,
+        docker_version=__version__,
         architecture=platform.architecture,
         variant=platform.variant,
         os=platform.os,
@@ -97,8 +143,18 @@ async def _add(
     return await store.add(config=configfile.encode(image), layers=[blob], names=names)
 
 
-async def _take(store: ImageStore, body: AsyncIterator[bytes]) -> tuple[str, LayerBlob]:
-    """Store the tar as a blob and as a layer, both while it comes in."""
+async def _take(store: ImageStore, body: AsyncIterator[bytes]) -> Taken:
+    """Store the tar as a blob and as a layer, both while it comes in.
+
+    Raises InternalError for what is none: dockerd calls it its own failure.
+    """
+    try:
+        return await _stored(store, body)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error
+
+
+async def _stored(store: ImageStore, body: AsyncIterator[bytes]) -> Taken:
     start = b""
     async for data in body:
         start += data

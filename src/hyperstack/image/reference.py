@@ -142,6 +142,16 @@ class Reference:
         return replace(self, tag=DEFAULT_TAG) if self.is_name_only else self
 
 
+def tag_name(repo: str, tag: str) -> Reference:
+    """Read the name that an image is to have, by ``tag`` or ``import``. Raises InvalidParameter."""
+    reference = Reference.parse(repo)
+    if reference.digest is not None:
+        raise InvalidParameter("cannot import digest reference")
+    if reference.familiar_name == "sha256":
+        raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+    return (reference.with_tag(tag) if tag else reference).tagged()
+
+
 def check_tag(tag: str) -> str:
     """Return *tag* if it is one. Raises InvalidParameter."""
     if not _TAG_ONLY.match(tag):

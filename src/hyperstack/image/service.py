@@ -25,7 +25,7 @@ from hyperstack.image import (
 from hyperstack.image.history import HistoryItem
 from hyperstack.image.manifest import Platform
 from hyperstack.image.progress import Progress
-from hyperstack.image.reference import Reference
+from hyperstack.image.reference import Reference, tag_name
 from hyperstack.image.registryside import RegistrySide
 from hyperstack.image.remove import Removed
 from hyperstack.image.store import ImageStore, Users
@@ -143,11 +143,7 @@ class ImageService:
 
     async def tag(self, ref: str, repo: str, tag: str = "") -> None:
         """Give an image another name (``docker tag``)."""
-        name = to_name(repo, tag)
-        if name.familiar_name in ("sha256", "sha512"):
-            raise InvalidParameter(
-                "refusing to create an ambiguous tag using digest algorithm as name"
-            )
+        name = tag_name(repo, tag)
         try:
             image = self.get(ref)
         except InvalidParameter as error:
@@ -198,16 +194,15 @@ class ImageService:
 
     def import_(
         self,
-        body: AsyncIterator[bytes],
+        body: AsyncIterator[bytes] | str,
         *,
         repo: str = "",
         tag: str = "",
         message: str = "",
         changes: Sequence[str] = (),
         platform: str = "",
-        source: str = "-",
     ) -> AsyncGenerator[Progress, None]:
-        """Make an image of a root file system's tar; see ``importing.py``."""
+        """Make an image of a root's tar, or of what an address has; see ``importing.py``."""
         return importing.import_image(
             self._store,
             body,
@@ -216,7 +211,6 @@ class ImageService:
             message=message,
             changes=changes,
             platform=platform,
-            source=source,
         )
 
     def load(
@@ -274,11 +268,3 @@ class ImageService:
     def _transferred(self, action: str, reference: Reference) -> None:
         name = reference.familiar_name
         self._store.events.publish("image", action, reference.familiar(), {"name": name})
-
-
-def to_name(repo: str, tag: str) -> Reference:
-    """Read the name of ``docker tag`` and ``import``. Raises InvalidParameter for a digest."""
-    reference = Reference.parse(repo)
-    if reference.digest is not None:
-        raise InvalidParameter("cannot import digest reference")
-    return (reference.with_tag(tag) if tag else reference).tagged()

@@ -18,7 +18,7 @@ MAX_EXPANDED = 1 << 20
 
 
 def instructions(changes: list[str]) -> list[tuple[str, str]]:
-    """Split Dockerfile text into instructions: keyword in lower case, and the rest of the line.
+    """Split Dockerfile text into instructions: keyword as written, and the rest of the line.
 
     Comments and empty lines are left out, a backslash at the end of a line goes on with the next.
     """
@@ -42,7 +42,7 @@ def _instruction(line: str) -> tuple[str, str]:
     keyword, _, rest = re.sub(r"\s", " ", line.strip(), count=1).partition(" ")
     if len(parts := line.split(None, 1)) == 2:
         keyword, rest = parts
-    return keyword.lower(), rest.strip()
+    return keyword, rest.strip()
 
 
 def split(text: str) -> list[str]:

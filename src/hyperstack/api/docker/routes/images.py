@@ -131,13 +131,8 @@ def _all_tags(name: str, tag: str) -> bool:
 def _import(request: Request, engine: Engine, platform: str) -> AsyncIterator[Any]:
     query = request.query
     source = query.text("fromSrc")
-    if source != "-":
-        raise InvalidParameter(
-            f"import from {source or 'nowhere'} is not supported: fetch the archive and import it "
-            "from standard input"
-        )
     return engine.images.import_(
-        request.stream(),
+        request.stream() if source == "-" else source,
         repo=query.text("repo"),
         tag=query.text("tag"),
         message=query.text("message"),
