@@ -35,6 +35,7 @@ def settle(host: HostConfig) -> tuple[HostConfig, list[str]]:
         *_memory(host, changes),
         *_cpu(host, changes),
         *_block(host, changes),
+        *_groups(host),
     ]
     check_sets(host)
     return msgspec.structs.replace(host, **changes), warnings
@@ -109,6 +110,14 @@ def _cpu(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
             )
         yield _NO_KERNEL.format("CPU real-time scheduler", "Real-time limits")
         changes["cpu_realtime_period"] = changes["cpu_realtime_runtime"] = 0
+
+
+def _groups(host: HostConfig) -> Iterator[str]:
+    if host.cgroup_parent:
+        yield (
+            f"The sandbox's cgroup is the engine's own. Cgroup parent {host.cgroup_parent} is not "
+            "used."
+        )
 
 
 def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
