@@ -10,8 +10,10 @@ from hyperstack.engine import (
     commit,
     create,
     exec,
+    links,
     listing,
     logs,
+    networking,
     pause,
     prune,
     remove,
@@ -115,7 +117,15 @@ class ContainerService:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Remove it."""
-        await remove.remove(self._core, self.get(ref), force=force, volumes=volumes, link=link)
+        if link:
+            parent = await links.remove(self._core, ref)
+            await networking.refresh_hosts(self._core, parent)
+            return
+        await remove.remove(self._core, self.get(ref), force=force, volumes=volumes, link=False)
+
+    def link_names(self, container: Container) -> List[str]:
+        """Return the names that it has by links of others, ``/parent/alias``."""
+        return links.names_of(self._core.table, container)
 
     async def prepare_wait(self, ref: str, condition: str) -> Wait:
         """Register a wait; ``result`` of what is returned waits."""

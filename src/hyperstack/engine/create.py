@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hyperstack.engine import disks, joining, names, runtimes, security
+from hyperstack.engine import disks, joining, links, names, runtimes, security, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.validate import validate
@@ -61,6 +61,8 @@ async def create(
         merged = merge_image(config, image, identifier)
         settled = joining.settle(core.table, _settle_host(core, host))
         check_refusals(settled)
+        settled, linked = links.register(core.table, settled, chosen)
+        wanted = wishes.settle(core.networks.book, merged, settled, networks)
         made = await resolve_mounts(core.volumes, merged, settled, core.table)
         size = storage_size(settled, core.config.storage_size)
         container = Container(
@@ -70,7 +72,8 @@ async def create(
             image_id=image.id,
             config=merged,
             host=settled,
-            networks=_wishes(settled, networks),
+            networks=wanted,
+            links=linked,
             path=(*(merged.entrypoint or ()), *(merged.cmd or ()))[0],
             args=tuple((*(merged.entrypoint or ()), *(merged.cmd or ()))[1:]),
             mounts=made,
@@ -231,13 +234,3 @@ def storage_size(host: HostConfig, default: int) -> int:
         return size
     return default
 
-
-def _wishes(host: HostConfig, networks: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
-    """Return the networks to join: those asked for, else the one of NetworkMode."""
-    mode = "bridge" if host.network_mode in ("", "default") else host.network_mode
-    if mode.startswith("container:"):
-        return {}
-    wishes = {("bridge" if n == "default" else n): wish for n, wish in networks.items()}
-    if mode not in wishes:
-        wishes = {mode: EndpointSettings(), **wishes}
-    return wishes

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hyperstack.engine import bounds, claims
+from hyperstack.engine import bounds, claims, links
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live, Pump
 from hyperstack.engine.refusals import start_error
@@ -86,6 +86,7 @@ async def start(
             raise Conflict(f"exec command {execution.id} is already running")
         raise Conflict(f"Error: Exec command {execution.id} has already run")
     live = _running(core, container)
+    linked = links.environment(core, container)
     execution.started = True
     config = execution.config
     streams, handle = _streams(live, config, detach)
@@ -95,6 +96,7 @@ async def start(
         handle=handle,
         seccomp=filter_for(container.host),
         streams=streams,
+        linked=linked,
     )
     try:
         bounds.check_process(process)

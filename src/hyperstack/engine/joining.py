@@ -49,10 +49,10 @@ def check(config: ContainerConfig, host: HostConfig) -> None:
     if host.uts_mode == "host" and config.hostname:
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
     if host.links and (mode == "host" or reference(mode)):
-        kind = "host" if mode == "host" else "container"
+        kind = "host type networking" if mode == "host" else "container type network"
         raise InvalidParameter(
-            f"conflicting options: {kind} type network can't be used with links. This would result "
-            "in undefined behavior"
+            f"conflicting options: {kind} can't be used with links. This would result in undefined "
+            "behavior"
         )
     if not reference(mode):
         return

@@ -11,15 +11,15 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
 
 import msgspec
 
+from hyperstack.engine import links, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox
-from hyperstack.errors import HyperError, InvalidParameter, NotFound, NotImplementedHere
+from hyperstack.errors import HyperError, InvalidParameter, NotFound
 from hyperstack.guest import messages
-from hyperstack.ids import ContainerId, NetworkId
+from hyperstack.ids import ContainerId, NetworkId, new_id
 from hyperstack.model import Container, EndpointSettings, EndpointState, PortBinding
 from hyperstack.network import dns, files, host, ipam, ports
 from hyperstack.network.manager import Attachment
@@ -45,6 +45,8 @@ class Plugged:
     nics: tuple[messages.Nic, ...] = ()
     files: tuple[messages.Mount, ...] = ()
     dns: bool = False
+    env: tuple[str, ...] = ()
+    """Variables of linked containers."""
 
 
 Pair = tuple[Endpoint, Network]
@@ -57,23 +59,30 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
     """
     await core.networks.detach(container.id)
     networks = _resolve(core, container)
+    env = links.environment(core, container)
     pairs: list[Pair] = []
     publishing = _publishing(networks)
     for network, wish in networks:
         if network.is_bridge:
-            attachment = attachment_of(
-                core,
-                container,
-                network,
-                wish,
-                sandbox=sandbox_id,
-                uid=uid,
-                interface=f"eth{len(pairs)}",
-                publish=network is publishing,
-            )
-            pairs.append((await core.networks.attach(attachment, announce=False), network))
+            taken = {endpoint.interface for endpoint, _ in pairs}
+            try:
+                attachment = attachment_of(
+                    core,
+                    container,
+                    network,
+                    wish,
+                    sandbox=sandbox_id,
+                    uid=uid,
+                    interface=wishes.interface(wish, network, taken),
+                    publish=network is publishing,
+                )
+                pairs.append((await core.networks.attach(attachment, announce=False), network))
+            except HyperError as error:
+                raise _not_set_up(error) from error
+    for parent in links.parents(core, container):
+        await refresh_hosts(core, parent)
     gateways = _gateways(pairs)
-    states = {n.name: EndpointState(network_id=n.id) for n, _ in networks if not n.is_bridge}
+    states = {n.name: without_nic(n) for n, _ in networks if not n.is_bridge}
     states |= {n.name: state_of(e, n, container) for e, n in pairs}
     return Plugged(
         taps=tuple(tap_of(core, e, n) for e, n in pairs),
@@ -81,7 +90,8 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
         ports=ports_of([e for e, _ in pairs]),
         nics=tuple(nic_of(core, e, n, gateways) for e, n in pairs),
         files=_files(core, container, pairs),
-        dns=_resolves(pairs),
+        dns=True,
+        env=env,
     )
 
 
@@ -121,7 +131,8 @@ async def unplug(core: Core, container: Container) -> None:
     await core.networks.detach(container.id)
     state = container.state
     state.endpoints = {
-        name: EndpointState(network_id=got.network_id) for name, got in state.endpoints.items()
+        name: EndpointState(network_id=got.network_id, dns_names=got.dns_names)
+        for name, got in state.endpoints.items()
     }
 
 
@@ -136,21 +147,52 @@ async def adopt(core: Core, container: Container) -> None:
         container.state.ports = ports_of(endpoints)
 
 
+def without_nic(network: Network) -> EndpointState:
+    """Return what a container has on ``none``: an endpoint that leads nowhere."""
+    return EndpointState(network_id=network.id, endpoint_id=new_id())
+
+
 def _resolve(core: Core, container: Container) -> list[tuple[Network, EndpointSettings]]:
     """Return the networks that a container wants, in the order of its interfaces."""
     mode = container.host.network_mode
     if mode == "host":
         raise InvalidParameter(HOST_MODE)
-    if container.config.network_disabled:
-        return [(core.networks.get("none"), EndpointSettings())]
+    _check_mode(core, container)
     try:
+        _check_same(core, container)
         found = [(core.networks.get(name), wish) for name, wish in container.networks.items()]
-    except NotFound as error:
-        raise NotFound(f"failed to set up container networking: {error.message}") from error
+    except HyperError as error:
+        raise _not_set_up(error) from error
     if any(network.driver == "host" for network, _ in found):
         raise InvalidParameter(HOST_MODE)
+    container.networks = {network.name: wish for network, wish in found}
     # Docker's order: priority of the gateway, networks that lead outside, then the name.
     return sorted(found, key=lambda f: (-f[1].gw_priority, f[0].internal, f[0].name))
+
+
+def _check_mode(core: Core, container: Container) -> None:
+    mode = container.host.network_mode
+    if mode in ("", "default", *container.networks):
+        return
+    if container.networks and core.networks.book.find(mode) is None:
+        raise NotFound(
+            "failed to set up container networking: could not find a network matching network "
+            f"mode {mode}: network {mode} not found"
+        )
+
+
+def _check_same(core: Core, container: Container) -> None:
+    """Raise NotFound for a network that the container was on and that is another one now."""
+    for name in container.networks:
+        before = container.state.endpoints.get(name, EndpointState()).network_id
+        if before and core.networks.book.by_id(NetworkId(before)) is None:
+            raise NotFound(f"network {before} not found")
+
+
+def _not_set_up(error: HyperError) -> HyperError:
+    """Say what a failure is about, as a start does and a connect does not."""
+    head = "failed to set up container networking: "
+    return error if error.message.startswith(head) else type(error)(head + error.message)
 
 
 def _publishing(networks: Sequence[tuple[Network, EndpointSettings]]) -> Network | None:
@@ -170,7 +212,7 @@ def attachment_of(
     publish: bool,
 ) -> Attachment:
     """Say what a container wants on one network. Raises InvalidParameter in Docker's words."""
-    _check_wish(network, wish)
+    wishes.check(network, network.name, wish)
     wanted: list[ports.Want] = []
     exposed: tuple[str, ...] = ()
     if publish:
@@ -184,7 +226,6 @@ def attachment_of(
         )
         published = {f"{want.port}/{want.protocol}" for want in wanted}
         exposed = tuple(p for p in container.config.exposed_ports if p not in published)
-    mac = wish.mac_address or (container.config.mac_address if interface == "eth0" else "")
     return Attachment(
         network=network,
         container=container.id,
@@ -194,41 +235,10 @@ def attachment_of(
         interface=interface,
         ipv4=wish.ipv4_address,
         ipv6=wish.ipv6_address,
-        mac=mac,
+        mac=wish.mac_address,
         wants=wanted,
         exposed=exposed,
     )
-
-
-def _check_wish(network: Network, wish: EndpointSettings) -> None:
-    if wish.link_local_ips:
-        raise NotImplementedHere("link-local addresses of endpoints are not supported")
-    if not network.is_default:
-        for address in (wish.ipv4_address, wish.ipv6_address):
-            _check_address(network, address)
-        return
-    if wish.ipv4_address or wish.ipv6_address:
-        raise InvalidParameter(
-            f"invalid config for network {network.name}: invalid endpoint settings:\n"
-            "user-specified IP address is supported on user defined networks only"
-        )
-    if wish.aliases:
-        raise InvalidParameter(
-            f"invalid config for network {network.name}: invalid endpoint settings:\n"
-            "network-scoped aliases are only supported for user-defined networks"
-        )
-
-
-def _check_address(network: Network, text: str) -> None:
-    try:
-        address = ip_address(text) if text else None
-    except ValueError:
-        return  # the address book says what is wrong with it
-    if address and not any(address in ip_network(s.subnet) for s in network.subnets):
-        raise InvalidParameter(
-            f"invalid config for network {network.name}: invalid endpoint settings:\n"
-            f"no configured subnet contains IP address {text}"
-        )
 
 
 def tap_of(core: Core, endpoint: Endpoint, network: Network) -> Tap:
@@ -246,6 +256,21 @@ def _gateways(pairs: Sequence[Pair]) -> dict[int, str]:
             if endpoint.ipv6:
                 found.setdefault(6, endpoint.id)
     return found
+
+
+def gateways_of(
+    core: Core, container: Container, new: Mapping[str, EndpointSettings]
+) -> dict[int, str]:
+    """Return ``_gateways`` of a running container; *new* are wishes that it has not yet."""
+    book = core.networks.book
+    known = {**container.networks, **new}
+    pairs = [(e, n) for e in book.of(container.id) if (n := book.by_id(e.network)) is not None]
+    pairs.sort(key=lambda p: (-_priority(known, p[1]), p[1].internal, p[1].name))
+    return _gateways(pairs)
+
+
+def _priority(known: Mapping[str, EndpointSettings], network: Network) -> int:
+    return known.get(network.name, EndpointSettings()).gw_priority
 
 
 def nic_of(
@@ -326,6 +351,36 @@ async def rewrite_hosts(core: Core, container: Container, sandbox: Sandbox) -> N
         log.warning("/etc/hosts of %s was not rewritten: %s", container.name, error)
 
 
+async def refresh_hosts(core: Core, container: Container) -> None:
+    """Bring a container's /etc/hosts up to date, if it runs."""
+    if (live := core.live.get(container.id)) is not None:
+        await rewrite_hosts(core, container, live.sandbox)
+
+
+async def resolve_names(core: Core, container: Container, sandbox: Sandbox) -> None:
+    """Point a running container that has joined a user-defined network to the engine's DNS."""
+    if _mounted(container, "/etc/resolv.conf"):
+        return
+    conf, _ = _settings(core, container)
+    message = messages.FileWrite(
+        container=container.id,
+        path="/etc/resolv.conf",
+        content=files.resolv_conf(files.embedded(conf)),
+    )
+    try:
+        await sandbox.call(messages.Op.FILE_WRITE, message, timeout=5.0)
+    except HyperError as error:
+        log.warning("/etc/resolv.conf of %s was not rewritten: %s", container.name, error)
+
+
+def rename(core: Core, container: Container) -> None:
+    """Give a running container's endpoints the names of its new name."""
+    for endpoint in core.networks.book.of(container.id):
+        network = core.networks.book.by_id(endpoint.network)
+        if network is not None and network.name in container.state.endpoints:
+            container.state.endpoints[network.name] = state_of(endpoint, network, container)
+
+
 # -- files
 
 
@@ -358,7 +413,7 @@ def hosts_file(core: Core, container: Container, pairs: Sequence[Pair]) -> bytes
     names = files.own_names(container.config.hostname, container.config.domainname)
     own = [(a, names) for e, _ in pairs for a in (e.ipv4, e.ipv6) if a]
     extra = files.extra_hosts(container.host.extra_hosts, _host_gateways(core, pairs))
-    return files.hosts(own, extra)
+    return files.hosts(own, [*extra, *links.hosts(core, container)])
 
 
 def _host_gateways(core: Core, pairs: Sequence[Pair]) -> list[str]:

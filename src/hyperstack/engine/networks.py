@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hyperstack.engine import networking
+from hyperstack.engine import networking, wishes
 from hyperstack.engine.core import Core
-from hyperstack.engine.listing import Filters, label_test
+from hyperstack.engine.listing import Filters, label_test, matches
 from hyperstack.engine.live import Live
 from hyperstack.engine.rows import put_sandbox
 from hyperstack.engine.sandbox import Sandbox
@@ -60,7 +60,23 @@ class NetworkService:
     def _view(self, network: Network) -> NetworkView:
         members = [self._member(endpoint, network) for endpoint in
                    self._core.networks.book.on(network.id)]  # fmt: skip
+        if not network.is_bridge:
+            members = list(self._without_nic(network))
         return NetworkView(network=network, members=tuple(members))
+
+    def _without_nic(self, network: Network) -> Iterator[Member]:
+        """Yield those who are on ``none``."""
+        for container in self._core.table:
+            got = container.state.endpoints.get(network.name)
+            if got is not None and got.endpoint_id:
+                yield Member(
+                    container=container.id,
+                    name=container.name,
+                    endpoint=EndpointId(got.endpoint_id),
+                    mac="",
+                    ipv4="",
+                    ipv6="",
+                )
 
     def _member(self, endpoint: Endpoint, network: Network) -> Member:
         container = self._core.table.find(endpoint.container)
@@ -140,21 +156,43 @@ class NetworkService:
     ) -> None:
         """Connect a container, running or not, to a network. Raises HyperError."""
         core = self._core
-        network = core.networks.get(reference)
-        container = core.table.get(container_reference)
+        container = _container(core, container_reference)
         async with core.table.lock(container.id):
-            _check_connect(network, container)
             live = core.live.get(container.id)
+            _check_state(container)
+            network = core.networks.get(reference) if live else core.networks.book.find(reference)
+            if network is None:
+                container.networks = {**container.networks, reference: wish}
+                await core.table.save(container)
+                return
+            wishes.check(network, network.name, wish)
+            _check_connect(network, container)
             if live is not None:
                 await self._plug(live, network, wish)
+            elif _key(container, network) is not None:
+                return
             container.networks = {**container.networks, network.name: wish}
-            if live is not None:
-                self._name(live.container, network)
-                await networking.rewrite_hosts(core, container, live.sandbox)
+            await self._connected(container, network, live)
             await core.table.save(container)
+
+    async def _connected(self, container: Container, network: Network, live: Live | None) -> None:
+        """Tell the container, if it runs, and its row of the names that it has now."""
+        if live is None:
+            if not network.is_default:
+                names = networking.dns_names(container, network)
+                container.state.endpoints[network.name] = EndpointState(dns_names=names)
+            return
+        self._name(container, network)
+        await networking.rewrite_hosts(self._core, container, live.sandbox)
+        if network.is_bridge and not network.is_default:
+            await networking.resolve_names(self._core, container, live.sandbox)
 
     async def _plug(self, live: Live, network: Network, wish: EndpointSettings) -> None:
         core, container, sandbox = self._core, live.container, live.sandbox
+        if not network.is_bridge:
+            container.state.endpoints[network.name] = networking.without_nic(network)
+            return
+        taken = {endpoint.interface for endpoint in core.networks.book.of(container.id)}
         attachment = networking.attachment_of(
             core,
             container,
@@ -162,12 +200,12 @@ class NetworkService:
             wish,
             sandbox=sandbox.id,
             uid=sandbox.row.uid,
-            interface=_free_interface(core.networks.book.of(container.id)),
+            interface=wishes.interface(wish, network, taken),
             publish=False,
         )
         endpoint = await core.networks.attach(attachment)
         tap = networking.tap_of(core, endpoint, network)
-        gateways = _lacking_gateways(core, container, endpoint)
+        gateways = networking.gateways_of(core, container, {network.name: wish})
         nic = networking.nic_of(core, endpoint, network, gateways)
         try:
             await sandbox.machine.add_nic(tap)
@@ -189,25 +227,31 @@ class NetworkService:
     async def disconnect(self, reference: str, container_reference: str, *, force: bool) -> None:
         """Take a container off a network. Raises NotFound, or if it is not on that network."""
         core = self._core
-        network = core.networks.get(reference)
+        if force and not container_reference:
+            core.networks.get(reference)
+            raise InvalidParameter("invalid name: name is empty")
         try:
-            container = core.table.get(container_reference)
+            container = _container(core, container_reference)
         except NotFound:
-            if not force:
-                raise
-            return
+            if force:
+                core.networks.get(reference)
+                raise NotFound(f"endpoint {container_reference} not found") from None
+            raise
         async with core.table.lock(container.id):
-            name = _key(container, network)
-            if name is None and network.name not in container.state.endpoints:
-                raise InternalError(
-                    f"container {container.id} is not connected to network {network.name}"
-                )
             live = core.live.get(container.id)
-            if live is not None:
+            _check_state(container)
+            if live is None and reference in container.networks:
+                network = core.networks.book.find(reference)
+            else:
+                network = core.networks.get(reference)
+            key = reference if network is None else _key(container, network)
+            _check_disconnect(container, network, key, up=live is not None)
+            if live is not None and network is not None:
                 await self._unplug(live, network)
                 await networking.rewrite_hosts(core, container, live.sandbox)
-            container.networks = {k: w for k, w in container.networks.items() if k != name}
-            container.state.endpoints.pop(network.name, None)
+            name = reference if network is None else network.name
+            container.networks = {k: w for k, w in container.networks.items() if k != key}
+            container.state.endpoints.pop(name, None)
             await core.table.save(container)
 
     async def _unplug(self, live: Live, network: Network) -> None:
@@ -225,6 +269,18 @@ class NetworkService:
                 await _remember(core, sandbox)
         container.state.endpoints.pop(network.name, None)
         container.state.ports = networking.ports_of(core.networks.book.of(container.id))
+        await self._reroute(live)
+
+    async def _reroute(self, live: Live) -> None:
+        """Give the default route to the network that has it now; the agent replaces what is."""
+        core, container = self._core, live.container
+        gateways = networking.gateways_of(core, container, {})
+        for endpoint in core.networks.book.of(container.id):
+            network = core.networks.book.by_id(endpoint.network)
+            if network is not None and endpoint.id in gateways.values():
+                nic = networking.nic_of(core, endpoint, network, gateways)
+                change = messages.NicChange(container=container.id, nic=nic)
+                await live.sandbox.call(messages.Op.NIC_ADD, change)
 
 
 async def _remember(core: Core, sandbox: Sandbox) -> None:
@@ -238,64 +294,75 @@ def _key(container: Container, network: Network) -> str | None:
     return next((k for k in container.networks if k in (network.name, network.id)), None)
 
 
+def _container(core: Core, reference: str) -> Container:
+    if not reference:
+        raise InvalidParameter('invalid name or ID supplied: ""')
+    return core.table.get(reference)
+
+
+def _check_state(container: Container) -> None:
+    """Refuse what nothing can be done with. A paused guest answers nobody."""
+    if container.state.status == Status.PAUSED:
+        raise Conflict(
+            f"Container {container.id} is paused, unpause the container before its networks change"
+        )
+    if container.state.status in (Status.REMOVING, Status.DEAD):
+        raise Conflict(
+            f"Container {container.id} is marked for removal and cannot be connected or "
+            "disconnected to the network"
+        )
+
+
 def _check_connect(network: Network, container: Container) -> None:
     mode = container.host.network_mode
-    if network.driver == "host" or mode == "host":
-        raise Forbidden(
-            "container cannot be disconnected from host network or connected to host network "
-        )
-    if mode.startswith("container:"):
+    up = container.state.status.is_up
+    if mode == "host" or (up and mode.startswith("container:")):
         raise InvalidParameter(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"
         )
-    if network.driver == "null" or mode == "none":
-        raise Forbidden(
+    if network.driver == "host":
+        raise InvalidParameter(
+            "cannot connect container to host network - container must be created in host network "
+            "mode"
+        )
+    others = set(container.networks) - {network.name, network.id}
+    if others and ("none" in others or network.name == "none"):
+        raise InvalidParameter(
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
-    if container.state.status == Status.PAUSED:
-        raise Conflict(
-            f"Container {container.id} is paused, unpause the container before connecting"
+    if network.config_only:
+        raise Forbidden(
+            f"container cannot be connected to the configuration network {network.name}"
         )
-    if container.state.status in (Status.REMOVING, Status.DEAD):
-        raise Conflict("container is marked for removal and cannot be connected to a network")
     on = container.state.endpoints.get(network.name, EndpointState())
-    if on.endpoint_id or (_key(container, network) is not None and container.state.status.is_up):
+    if on.endpoint_id or (up and _key(container, network) is not None):
         raise Forbidden(
             f"endpoint with name {container.name} already exists in network {network.name}"
         )
 
 
-def _free_interface(endpoints: list[Endpoint]) -> str:
-    taken = {endpoint.interface for endpoint in endpoints}
-    return next(name for n in range(len(taken) + 1) if (name := f"eth{n}") not in taken)
-
-
-def _lacking_gateways(core: Core, container: Container, new: Endpoint) -> dict[int, str]:
-    """Give a new endpoint the default routes that no other endpoint of the container has."""
-    book = core.networks.book
-    found = {4: new.id, 6: new.id}
-    for endpoint in book.of(container.id):
-        network = book.by_id(endpoint.network)
-        if endpoint.id == new.id or network is None or network.internal:
-            continue
-        if endpoint.ipv4:
-            found.pop(4, None)
-        if endpoint.ipv6:
-            found.pop(6, None)
-    return {version: str(identifier) for version, identifier in found.items()}
+def _check_disconnect(
+    container: Container, network: Network | None, key: str | None, *, up: bool
+) -> None:
+    if key is not None or (network is not None and network.name in container.state.endpoints):
+        return
+    name = network.name if network is not None else ""
+    if not up:
+        raise InternalError(f"container {container.id} is not connected to the network {name}")
+    raise InternalError(f"container {container.id} is not connected to network {name}")
 
 
 Test = Callable[[Network], bool]
 
 
 def _name_test(values: list[str]) -> Test:
-    return lambda n: any(value in n.name for value in values)
+    return lambda n: any(matches(value, n.name) for value in values)
 
 
 def _id_test(values: list[str]) -> Test:
-    return lambda n: any(n.id.startswith(value) for value in values)
+    return lambda n: any(matches(value, n.id) for value in values)
 
 
 def _label_test(values: list[str]) -> Test:
@@ -314,7 +381,7 @@ def _scope_test(values: list[str]) -> Test:
 def _type_test(values: list[str]) -> Test:
     for value in values:
         if value not in ("builtin", "custom"):
-            raise InvalidParameter(f"invalid filter 'type={value}'")
+            raise InternalError(f"invalid filter: 'type'='{value}'")
     return lambda n: ("builtin" if n.name in PREDEFINED else "custom") in values
 
 
@@ -332,6 +399,10 @@ def _boolean(key: str, values: list[str]) -> bool | None:
     """Read a filter of truth; None if it is not given. Raises InvalidParameter."""
     if not values:
         return None
-    if len(values) > 1 or values[0].lower() not in ("0", "1", "t", "f", "true", "false"):
-        raise InvalidParameter(f"invalid filter '{key}={values}'")
-    return values[0].lower() in ("1", "t", "true")
+    if len(values) > 1:
+        raise InvalidParameter(f'got more than one value for filter key "{key}"')
+    if values[0] not in ("0", "1", "false", "true"):
+        raise InvalidParameter(
+            f'invalid value for filter \'{key}\', must be "true" (or "1"), or "false" (or "0")'
+        )
+    return values[0] in ("1", "true")

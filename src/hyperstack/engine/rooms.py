@@ -52,6 +52,7 @@ class Prepared:
             nics=plugged.nics,
             joins=joins,
             dns=plugged.dns,
+            env=plugged.env,
             shared=len(sandbox.row.containers) > 1,
         )
 

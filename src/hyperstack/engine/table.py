@@ -57,12 +57,21 @@ class Table:
         named = self._by_name.get(reference.removeprefix("/"))
         if named is not None and named in self._by_id:  # else it is only being made
             return self._by_id[named]
+        if (linked := self._linked(reference)) is not None:
+            return linked
         matches = [c for i, c in self._by_id.items() if i.startswith(reference)]
         if len(matches) > 1:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {reference}")
         if not matches:
             raise NotFound(f"No such container: {reference}")
         return matches[0]
+
+    def _linked(self, reference: str) -> Container | None:
+        """Return whom ``parent/alias`` means, a name that ``--link`` gives."""
+        name, slash, alias = reference.strip("/").rpartition("/")
+        parent = self._by_id.get(self._by_name.get(name, ContainerId(""))) if slash else None
+        link = parent.links.get(alias) if parent is not None else None
+        return self._by_id.get(link.container) if link is not None else None
 
     def claim(self, name: str, container: ContainerId) -> None:
         """Reserve a name. Raises Conflict in Docker's words if another container has it."""

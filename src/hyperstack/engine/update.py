@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperstack.engine import rooms, siblings
+from hyperstack.engine import links, networking, rooms, siblings
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.engine.spec import limits
@@ -136,4 +136,6 @@ async def rename(core: Core, container: Container, name: str) -> None:
             core.table.release_name(new, container.id)
             raise
         core.table.release_name(old, container.id)
+        await links.renamed(core, container)
+        networking.rename(core, container)
     core.event(container, "rename", oldName=f"/{old}")

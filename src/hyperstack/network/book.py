@@ -50,8 +50,7 @@ class Book:
 
         Raises NotFound, or InvalidParameter when a prefix fits several.
         """
-        name = "bridge" if reference == "default" else reference
-        found = self._networks.get(NetworkId(name)) or self.named(name)
+        found = self._networks.get(NetworkId(reference)) or self.named(reference)
         if found is not None:
             return found
         matches = [n for i, n in self._networks.items() if reference and i.startswith(reference)]
@@ -63,6 +62,13 @@ class Book:
         if not matches:
             raise NotFound(f"network {reference} not found")
         return matches[0]
+
+    def find(self, reference: str) -> Network | None:
+        """Return the network that ``network`` finds, None if that would raise."""
+        try:
+            return self.network(reference)
+        except (NotFound, InvalidParameter):
+            return None
 
     def named(self, name: str) -> Network | None:
         """Return the network of exactly this name."""

@@ -73,7 +73,7 @@ def _settings(network: Network) -> None:
 
 
 def _addresses(kernel: Rtnetlink, network: Network, link: Link) -> None:
-    wanted = {s.gateway_interface for s in network.subnets if s.gateway}
+    wanted = {s.gateway_interface for s in network.gateways}
     present = {a for index, a in kernel.addresses() if index == link.index}
     stale = {a for a in present - wanted if not a.is_link_local}
     kernel.do(

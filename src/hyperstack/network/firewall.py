@@ -125,7 +125,9 @@ def _masquerade(networks: Sequence[Network]) -> list[str]:
             # back by the host.
             rules.append(f"{source} {family} daddr {subnet.subnet} ct status dnat masquerade")
             if network.masquerade:
-                rules.append(f'{source} oifname != "{network.bridge}" masquerade')
+                fixed = network.source(subnet.version)
+                verdict = f"snat {family} to {fixed}" if fixed else "masquerade"
+                rules.append(f'{source} oifname != "{network.bridge}" {verdict}')
     return _base("postrouting", "nat", "postrouting", "srcnat", rules)
 
 

@@ -20,6 +20,7 @@ from ipaddress import (
 )
 
 from hyperstack.errors import Forbidden, InternalError, InvalidParameter
+from hyperstack.network.asked import check_subnets
 from hyperstack.network.rows import Subnet
 from hyperstack.network.rtnetlink import Address, Network
 
@@ -71,45 +72,29 @@ def choose_subnet6(seed: str, taken: Collection[Network]) -> IPv6Network:
 
 
 def settle(subnet: Subnet) -> Subnet:
-    """Check what the user wrote of a subnet and fill in the gateway.
+    """Check what was written of a subnet and fill in the gateway.
 
-    Raises InvalidParameter in Docker's words.
+    Raises InvalidParameter, or InternalError for an address that is taken, in Docker's words.
     """
-    try:
-        network = ip_network(subnet.subnet)
-    except ValueError as error:
-        raise InvalidParameter(f"invalid subnet {subnet.subnet}: {error}") from error
-    span = network
-    if subnet.ip_range:
-        span = _within(network, subnet.ip_range)
-    gateway = subnet.gateway or _first(span if subnet.ip_range else network)
-    for what, text in (
-        ("gateway", gateway),
-        *(("auxiliary", v) for v in subnet.auxiliary.values()),
-    ):
-        if _address(what, text) not in network:
-            raise InvalidParameter(f"invalid {what} address {text}: parent subnet is {network}")
+    check_subnets((subnet,), ipv6=True)
+    network = ip_network(subnet.subnet)
+    gateway = subnet.gateway or _first(ip_network(subnet.ip_range) if subnet.ip_range else network)
+    taken = {ip_address(gateway)}
+    if subnet.gateway and ip_address(gateway) in ends(network):
+        raise InternalError(f"failed to allocate gateway ({gateway}): Address already in use")
+    for name, text in sorted(subnet.auxiliary.items()):
+        address = ip_address(text)
+        if address in taken or address in ends(network):
+            raise InternalError(
+                f"failed to allocate secondary ip address ({name}:{text}): Address already in use"
+            )
+        taken.add(address)
     return Subnet(
         subnet=str(network),
         ip_range=subnet.ip_range,
         gateway=gateway,
         auxiliary=subnet.auxiliary,
     )
-
-
-def _within(network: Network, ip_range: str) -> Network:
-    try:
-        span = ip_network(ip_range)
-    except ValueError as error:
-        raise InvalidParameter(f"invalid ip-range {ip_range}: {error}") from error
-    inside = (
-        span.version == network.version
-        and span.prefixlen >= network.prefixlen
-        and span.network_address in network
-    )
-    if not inside:
-        raise InvalidParameter(f"invalid ip-range {ip_range}: parent subnet is {network}")
-    return span
 
 
 def _first(network: Network) -> str:
@@ -132,6 +117,16 @@ def mac_of(address: IPv4Address) -> str:
 def mac_from(seed: str) -> str:
     """Return a stable, locally administered MAC made from any text (an id)."""
     return (b"\x02\x42" + hashlib.sha256(seed.encode()).digest()[:4]).hex(":")
+
+
+def ends(network: Network) -> set[Address]:
+    """Return whose addresses are nobody's: the network's own, and in IPv4 the broadcast address."""
+    if network.num_addresses <= 2:
+        return set()
+    found: set[Address] = {network.network_address}
+    if network.version == 4:
+        found.add(network.broadcast_address)
+    return found
 
 
 @dataclass(kw_only=True)
@@ -161,33 +156,24 @@ class Pool:
         address = _address("IP", wish)
         if address not in self._network:
             raise InvalidParameter(
-                "invalid config for network: invalid endpoint settings:\n"
-                f"no configured subnet contains IP address {wish}"
+                "invalid endpoint settings:\n"
+                f"no configured subnet or ip-range contain the IP address {wish}"
             )
-        if address in self.used or address in self._reserved or address in self._ends():
+        if address in self.used or address in self._reserved or address in ends(self._network):
             raise Forbidden("Address already in use")
         return address
 
     def _lowest(self) -> Address:
         first = int(self._span.network_address)
-        ends = self._ends()
+        reserved = self._reserved | ends(self._network)
         for number in range(first, first + min(self._span.num_addresses, MAX_SCAN)):
             address = type(self._span.network_address)(number)
-            if address not in self.used and address not in self._reserved and address not in ends:
+            if address not in self.used and address not in reserved:
                 return address
         raise InternalError(
             f"no available IPv{self._network.version} addresses on this network's "
             f"address pools: {self._network}"
         )
-
-    def _ends(self) -> set[Address]:
-        """The network's own address, and in IPv4 the broadcast address, are nobody's."""
-        if self._network.num_addresses <= 2:
-            return set()
-        ends: set[Address] = {self._network.network_address}
-        if self._network.version == 4:
-            ends.add(self._network.broadcast_address)
-        return ends
 
     def give(self, address: str) -> None:
         """Free an address; nothing happens if it is free."""

@@ -179,16 +179,21 @@ class NetworkManager:
         async with self._changing:
             present = self.book.networks()
             settle.check(spec, present)
+            spec = settle.inherit(spec, present)
             network = await asyncio.to_thread(settle.network, spec, self._config, present)
             await self._store(network)
-            try:
-                await asyncio.to_thread(self._raise, network)
-                await self._table.write()
-            except BaseException:
-                await asyncio.shield(self._undo(network))
-                raise
+            if network.is_bridge:
+                await self._bridge_up(network)
         self._event("create", network)
         return network
+
+    async def _bridge_up(self, network: Network) -> None:
+        try:
+            await asyncio.to_thread(self._raise, network)
+            await self._table.write()
+        except BaseException:
+            await asyncio.shield(self._undo(network))
+            raise
 
     def _raise(self, network: Network) -> None:
         self._guarded = bridge.route(self._config, ipv6=network.enable_ipv6)
@@ -216,10 +221,18 @@ class NetworkManager:
                     f"error while removing network: network {network.name} has active endpoints "
                     f"({users})"
                 )
+            if network.config_only and any(
+                other.config_from == network.name for other in self.book.networks()
+            ):
+                raise Forbidden(
+                    "error while removing network: configuration network "
+                    f'"{network.name}" is in use'
+                )
             self.book.drop(network)
             try:
                 await self._table.write()
-                await asyncio.to_thread(bridge.remove, network.bridge)
+                if network.is_bridge:
+                    await asyncio.to_thread(bridge.remove, network.bridge)
             except BaseException:
                 self.book.put(network)
                 raise

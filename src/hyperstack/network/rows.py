@@ -28,6 +28,16 @@ ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+HOST_IPV4 = "com.docker.network.host_ipv4"
+HOST_IPV6 = "com.docker.network.host_ipv6"
+INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+GATEWAY_MODES = {
+    4: "com.docker.network.bridge.gateway_mode_ipv4",
+    6: "com.docker.network.bridge.gateway_mode_ipv6",
+}
+ENABLE_IPV4 = "com.docker.network.enable_ipv4"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 HOST_ACCESS = "hyper.network.host_access"
 """Option of ours: ``true`` lets containers of the network reach services of the host."""
 
@@ -52,7 +62,7 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network. ``subnets`` are what was settled; ``ipam_asked`` is what the user wrote."""
+    """A network. ``subnets`` are what was settled; ``asked`` is what the user wrote."""
 
     id: NetworkId
     name: str
@@ -64,14 +74,19 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     enable_ipv4: bool = True
     enable_ipv6: bool = False
     ipam_driver: str = "default"
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     subnets: tuple[Subnet, ...] = ()
+    asked: tuple[Subnet, ...] = ()
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     bridge: str = ""
     """Name of the bridge on the host; empty for ``none`` and ``host``."""
     bip: str = ""
     """Default bridge: the configuration that its subnet was taken from."""
+    config_only: bool = False
+    """Whether it is only a configuration, from which other networks are made."""
+    config_from: str = ""
+    """Name of the configuration that it was made from."""
 
     @property
     def is_default(self) -> bool:
@@ -81,35 +96,58 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_bridge(self) -> bool:
         """Whether containers get a NIC on it."""
-        return self.driver == "bridge"
+        return self.driver == "bridge" and not self.config_only
 
     @property
     def icc(self) -> bool:
         """Whether its containers may talk to each other."""
-        return not _is(self.options.get(ICC, "true"), False)
+        return go_bool(self.options.get(ICC, "")) is not False
 
     @property
     def masquerade(self) -> bool:
         """Whether its containers leave the host under the host's address."""
-        return not self.internal and not _is(self.options.get(MASQUERADE, "true"), False)
+        return not self.internal and go_bool(self.options.get(MASQUERADE, "")) is not False
 
     @property
     def host_access(self) -> bool:
         """Whether its containers may talk to the host."""
-        return _is(self.options.get(HOST_ACCESS, ""), True)
+        return go_bool(self.options.get(HOST_ACCESS, "")) is True
 
     def mtu(self, default: int) -> int:
         """The MTU of its bridge and NICs in bytes."""
-        text = self.options.get(MTU, "")
+        text = self.options.get(MTU, "").lstrip("+")
         return int(text) if text.isdigit() and 68 <= int(text) <= 65535 else default
+
+    @property
+    def gateways(self) -> tuple[Subnet, ...]:
+        """The subnets whose gateway is an address of the bridge."""
+        return tuple(
+            s
+            for s in self.subnets
+            if s.gateway
+            and self.options.get(GATEWAY_MODES[s.version]) != "isolated"
+            and not (s.version == 4 and go_bool(self.options.get(INHIBIT_IPV4, "")))
+        )
+
+    def source(self, version: int) -> str:
+        """The host's address as which its containers leave the host; empty: the way out's."""
+        return self.options.get(HOST_IPV4 if version == 4 else HOST_IPV6, "")
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its interfaces in containers begin with."""
+        return self.options.get(INTERFACE_PREFIX) or "eth"
 
     def pool(self, version: int) -> Subnet | None:
         """Return its subnet of an IP version."""
         return next((subnet for subnet in self.subnets if subnet.version == version), None)
 
 
-def _is(text: str, value: bool) -> bool:
-    return text.lower() in (("1", "t", "true") if value else ("0", "f", "false"))
+def go_bool(text: str) -> bool | None:
+    """Read a bool as Go's ``strconv.ParseBool`` does; None if it is none."""
+    if text in ("1", "t", "T", "true", "True", "TRUE"):
+        return True
+    return False if text in ("0", "f", "F", "false", "False", "FALSE") else None
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
 
 import msgspec
 
 from hyperstack.config import Config
-from hyperstack.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotImplementedHere
+from hyperstack.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from hyperstack.ids import NetworkId, new_id
-from hyperstack.network import host, ipam
+from hyperstack.network import asked, host, ipam
 from hyperstack.network.rows import (
     BRIDGE_NAME,
     DEFAULT_BRIDGE,
+    ENABLE_IPV4,
+    ENABLE_IPV6,
     HOST_BINDING,
     ICC,
     MASQUERADE,
@@ -28,8 +29,15 @@ from hyperstack.network.rtnetlink import Network as AddressRange
 
 PREDEFINED = ("bridge", "host", "none")
 MAX_NETWORKS = 1000
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
-_BRIDGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,14}\Z")
+MAX_NAME = 4096
+_DRIVERS = {
+    "host": Forbidden('only one instance of "host" network is allowed'),
+    "null": Forbidden('only one instance of "null" network is allowed'),
+    "overlay": Forbidden(
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to '
+        "connect this node to swarm and try again."
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +51,11 @@ class NetworkSpec:
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
+    config_from: str = ""
     enable_ipv4: bool | None = None
     enable_ipv6: bool | None = None
     ipam_driver: str = ""
-    ipam_options: Mapping[str, str] = field(default_factory=dict)
+    ipam_options: Mapping[str, str] | None = None
     subnets: tuple[Subnet, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -55,77 +64,117 @@ class NetworkSpec:
 def check(spec: NetworkSpec, present: Collection[Network]) -> None:
     """Refuse what Docker refuses and what this engine has not. Raises HyperError."""
     if not spec.name.strip():
-        raise InvalidParameter("network name cannot be empty")
+        raise InvalidParameter("invalid name: name is empty")
+    if len(spec.name) > MAX_NAME:
+        raise InvalidParameter(f"invalid name: longer than {MAX_NAME} characters")
     if spec.name in PREDEFINED or spec.name == "default":
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network ")
-    if spec.name.startswith("container:") or not _NAME.match(spec.name):
-        raise InvalidParameter(
-            f"invalid network name {spec.name}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed"
-        )
     if any(network.name == spec.name for network in present):
         raise Conflict(f"network with name {spec.name} already exists")
-    if spec.driver not in ("", "default", "bridge"):
-        if spec.driver in ("host", "null", "none"):
-            raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
-        raise NotFound(f'plugin "{spec.driver}" not found')
-    if spec.ingress or spec.scope not in ("", "local"):
-        raise NotImplementedHere("this engine has no swarm: networks have the scope local")
+    if spec.ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if spec.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+    asked.check_subnets(spec.subnets, ipv6=bool(spec.enable_ipv6))
     if spec.config_only:
-        raise NotImplementedHere("configuration-only networks are not supported")
+        return
+    if spec.driver in _DRIVERS:
+        raise _DRIVERS[spec.driver]
+    if spec.driver not in ("", "bridge"):
+        raise NotFound(f'plugin "{spec.driver}" not found')
+    if spec.ipam_driver == "null":
+        raise InvalidParameter("ipv4 pool is empty")
     if spec.ipam_driver not in ("", "default"):
         raise NotFound(f'plugin "{spec.ipam_driver}" not found')
-    if spec.enable_ipv4 is False and not spec.enable_ipv6:
-        raise InvalidParameter("IPv4 or IPv6 must be enabled")
+    asked.check_options(spec.options, internal=spec.internal)
     if len(present) >= MAX_NETWORKS:
         raise InvalidParameter(f"a host can have at most {MAX_NETWORKS} networks")
-    _check_options(spec.options, present)
 
 
-def _check_options(options: Mapping[str, str], present: Collection[Network]) -> None:
-    mtu = options.get(MTU)
-    if mtu is not None and not (mtu.isdigit() and 68 <= int(mtu) <= 65535):
-        raise InvalidParameter(f'invalid value for {MTU}: "{mtu}"')
-    for key in (ICC, MASQUERADE):
-        value = options.get(key)
-        if value is not None and value.lower() not in ("0", "1", "t", "f", "true", "false"):
-            raise InvalidParameter(f'failed to parse {key} value: "{value}"')
-    bridge = options.get(BRIDGE_NAME)
-    if bridge is not None:
-        if not _BRIDGE.match(bridge):
-            raise InvalidParameter(f'invalid bridge name: "{bridge}"')
-        holder = next((n for n in present if n.bridge == bridge), None)
-        if holder is not None:
+def _check_bridge(made: Network, present: Collection[Network]) -> None:
+    for other in present:
+        if other.is_bridge and other.bridge == made.bridge:
             raise Forbidden(
-                f"cannot create network: bridge name conflict: {bridge} belongs to {holder.name}"
+                f"cannot create network {made.id} ({made.bridge}): conflicts with network "
+                f"{other.id} ({other.bridge}): networks have same bridge name"
             )
+
+
+def inherit(spec: NetworkSpec, present: Collection[Network]) -> NetworkSpec:
+    """Fill a request from the configuration network that it names. Raises NotFound, Forbidden."""
+    if not spec.config_from:
+        return spec
+    found = next((n for n in present if n.name == spec.config_from and n.config_only), None)
+    if found is None:
+        raise NotFound(f'configuration network "{spec.config_from}" does not exist')
+    if spec.ipam_driver not in ("", "default") or spec.subnets or spec.ipam_options:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    if spec.options:
+        raise Forbidden(
+            "network driver options are not supported if the network depends on a configuration "
+            "network"
+        )
+    if spec.labels or spec.internal or spec.enable_ipv6:
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    return replace(
+        spec,
+        enable_ipv4=found.enable_ipv4,
+        enable_ipv6=found.enable_ipv6,
+        internal=found.internal,
+        ipam_driver=found.ipam_driver,
+        ipam_options=found.ipam_options,
+        subnets=found.asked,
+        options=found.options,
+        labels=found.labels,
+    )
 
 
 def network(spec: NetworkSpec, config: Config, present: Collection[Network]) -> Network:
     """Make the row of a user's network that passed ``check``; blocking (asks for routes).
 
-    Raises InvalidParameter or Forbidden for addresses that can't be had.
+    Raises HyperError in Docker's words for addresses that can't be had.
     """
     identifier = NetworkId(new_id())
-    ipv6 = spec.enable_ipv6 or (
-        spec.enable_ipv6 is None and any(":" in subnet.subnet for subnet in spec.subnets)
-    )
-    ipv4 = spec.enable_ipv4 is not False
-    ours = ranges(present)
-    subnets = _subnets(spec.subnets, config, ours, ipv4=ipv4, ipv6=bool(ipv6))
-    return Network(
+    ipv6 = asked.enabled(spec.options, ENABLE_IPV6, spec.enable_ipv6, default=False)
+    ipv4 = asked.enabled(spec.options, ENABLE_IPV4, spec.enable_ipv4, default=True)
+    if not (ipv4 or ipv6):
+        raise InvalidParameter("IPv4 or IPv6 must be enabled")
+    subnets: tuple[Subnet, ...] = ()
+    if not spec.config_only:
+        subnets = _subnets(spec.subnets, config, ranges(present), ipv4=ipv4, ipv6=ipv6)
+    made = Network(
         id=identifier,
         name=spec.name,
         created_ns=time.time_ns(),
+        driver="null" if spec.config_only else "bridge",
+        scope=spec.scope or "local",
         internal=spec.internal,
         attachable=spec.attachable,
         enable_ipv4=ipv4,
-        enable_ipv6=bool(ipv6),
-        ipam_options=dict(spec.ipam_options),
+        enable_ipv6=ipv6,
+        ipam_driver=spec.ipam_driver or "default",
+        ipam_options=None if spec.ipam_options is None else dict(spec.ipam_options),
         subnets=subnets,
+        asked=spec.subnets,
         options=dict(spec.options),
         labels=dict(spec.labels),
-        bridge=spec.options.get(BRIDGE_NAME) or f"br-{identifier[:12]}",
+        bridge="" if spec.config_only else _bridge(spec, identifier),
+        config_only=spec.config_only,
+        config_from=spec.config_from,
     )
+    if made.is_bridge:
+        _check_bridge(made, present)
+    return made
+
+
+def _bridge(spec: NetworkSpec, identifier: NetworkId) -> str:
+    return spec.options.get(BRIDGE_NAME) or f"br-{identifier[:12]}"
 
 
 def ranges(networks: Collection[Network]) -> list[AddressRange]:
@@ -134,41 +183,35 @@ def ranges(networks: Collection[Network]) -> list[AddressRange]:
 
 
 def _subnets(
-    asked: tuple[Subnet, ...],
+    given: tuple[Subnet, ...],
     config: Config,
     ours: list[AddressRange],
     *,
     ipv4: bool,
     ipv6: bool,
 ) -> tuple[Subnet, ...]:
+    wanted = {4: ipv4, 6: ipv6}
     settled: list[Subnet] = []
-    for subnet in asked:
-        if not subnet.subnet:
-            if subnet.gateway or subnet.ip_range or subnet.auxiliary:
-                raise InvalidParameter(
-                    "invalid network config:\ninvalid subnet: a gateway, range or auxiliary "
-                    "address needs a subnet"
-                )
+    for subnet in given:
+        if not wanted[subnet.version]:
             continue
         made = ipam.settle(subnet)
-        if ipam.overlaps(ip_network(made.subnet), ours):
+        before = [ip_network(other.subnet) for other in settled]
+        if ipam.overlaps(ip_network(made.subnet), [*ours, *before]):
             raise Forbidden(
                 "invalid pool request: Pool overlaps with other one on this address space"
             )
         if any(made.version == other.version for other in settled):
-            raise InvalidParameter(
-                f"bridge driver doesn't support multiple IPv{made.version} subnets"
-            )
+            raise Forbidden("bridge driver doesn't support multiple subnets")
         settled.append(made)
-    given = {subnet.version for subnet in settled}
-    if ipv4 and 4 not in given:
+    versions = {subnet.version for subnet in settled}
+    if ipv4 and 4 not in versions:
         free = ipam.choose_subnet(config.default_address_pools, [*ours, *host.taken_networks()])
         settled.insert(0, ipam.settle(Subnet(subnet=str(free))))
-    if ipv6 and 6 not in given:
+    if ipv6 and 6 not in versions:
         free6 = ipam.choose_subnet6(host.machine_id(), [*ours, *host.taken_networks()])
         settled.append(ipam.settle(Subnet(subnet=str(free6))))
-    wanted = {4: ipv4, 6: ipv6}
-    return tuple(subnet for subnet in settled if wanted[subnet.version])
+    return tuple(settled)
 
 
 def predefined(name: str, driver: str) -> Network:
@@ -188,8 +231,8 @@ def default_bridge(config: Config, before: Network | None, others: Collection[Ne
     An earlier row keeps its subnet unless the configuration has changed since. A subnet that the
     host itself uses already gives way to one from the pools.
     """
-    asked = f"{config.bip} {config.fixed_cidr or ''}".strip()
-    if before is not None and before.bip == asked and before.bridge == config.bridge_name:
+    bip = f"{config.bip} {config.fixed_cidr or ''}".strip()
+    if before is not None and before.bip == bip and before.bridge == config.bridge_name:
         return msgspec.structs.replace(before, options=_default_options(config))
     subnet = _default_subnet(config, [*ranges(others), *host.taken_networks(config.bridge_name)])
     return Network(
@@ -199,7 +242,7 @@ def default_bridge(config: Config, before: Network | None, others: Collection[Ne
         subnets=(subnet,),
         options=_default_options(config),
         bridge=config.bridge_name,
-        bip=asked,
+        bip=bip,
     )
 
 

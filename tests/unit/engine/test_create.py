@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.engine import create, disks, names
+from hyperstack.engine import create, disks, names, wishes
 from hyperstack.engine.core import Core
 from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.ids import is_container_name
 from hyperstack.image.values import Image
 from hyperstack.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, Ulimit
+from hyperstack.network.book import Book
 from tests.unit.engine.making import added
 from tests.unit.image.stores import Rows
 
@@ -106,10 +107,10 @@ def test_a_size_is_in_range_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "given_", "wanted"),
     [
-        ("default", {}, {"bridge"}),
-        ("", {"default": EndpointSettings()}, {"bridge"}),
+        ("bridge", {}, {"bridge"}),
+        ("bridge", {"default": EndpointSettings()}, {"bridge"}),
         ("blue", {}, {"blue"}),
-        ("blue", {"green": EndpointSettings()}, {"blue", "green"}),
+        ("blue", {"green": EndpointSettings()}, {"green"}),
         ("container:x", {}, set()),
         ("none", {}, {"none"}),
     ],
@@ -117,7 +118,8 @@ def test_a_size_is_in_range_or_refused(text: str) -> None:
 def test_the_networks_to_join_come_from_mode_and_wishes(
     mode: str, given_: dict[str, EndpointSettings], wanted: set[str]
 ) -> None:
-    assert set(create._wishes(HostConfig(network_mode=mode), given_)) == wanted
+    settled = wishes.settle(Book(), ContainerConfig(), HostConfig(network_mode=mode), given_)
+    assert set(settled) == wanted
 
 
 @pytest.mark.parametrize(

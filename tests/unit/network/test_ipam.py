@@ -99,9 +99,14 @@ def test_no_address_is_given_twice(prefix: int, steps: list[str]) -> None:
 @pytest.mark.parametrize(
     ("subnet", "words"),
     [
-        (Subnet(subnet="10.0.0.1/24"), "host bits set"),
+        (Subnet(subnet="10.0.0.1/24"), "it should be 10.0.0.0/24"),
+        (Subnet(subnet="10.0.0.0"), "invalid CIDR block notation"),
+        (Subnet(subnet="10.0.0.0/024"), "invalid CIDR block notation"),
         (Subnet(subnet="x"), "invalid subnet x"),
-        (Subnet(subnet="10.0.0.0/24", gateway="10.0.1.1"), "invalid gateway address 10.0.1.1"),
+        (
+            Subnet(subnet="10.0.0.0/24", gateway="10.0.1.1"),
+            "invalid gateway 10.0.1.1: parent subnet",
+        ),
         (Subnet(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"), "invalid ip-range 10.0.1.0/25"),
         (Subnet(subnet="10.0.0.0/24", ip_range="10.0.0.0/16"), "invalid ip-range"),
         (Subnet(subnet="10.0.0.0/24", ip_range="fd00::/64"), "invalid ip-range"),

@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 
 from hyperstack.config import Config
-from hyperstack.engine import networking
+from hyperstack.engine import networking, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.table import Table
-from hyperstack.errors import HyperError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InvalidParameter
 from hyperstack.events import EventBus
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, EndpointId, NetworkId, new_id
@@ -167,23 +167,24 @@ async def test_modes_that_a_machine_of_its_own_can_not_have_are_refused(parts: P
     host = await add(parts, "a", network_mode="host")
     with pytest.raises(InvalidParameter, match="publish ports with -p instead"):
         networking._resolve(parts.core, host)
-    joined = await add(parts, "b", network_mode="container:x")
-    with pytest.raises(NotImplementedHere, match="not supported yet"):
-        networking._resolve(parts.core, joined)
 
 
 @pytest.mark.parametrize(
     ("network", "wish", "words"),
     [
-        ("bridge", EndpointSettings(ipv4_address="172.17.0.9"), "user defined networks only"),
-        ("bridge", EndpointSettings(aliases=("x",)), "only supported for user-defined networks"),
+        ("bridge", EndpointSettings(ipv4_address="172.17.0.9"), "on user defined networks only"),
+        (
+            "bridge",
+            EndpointSettings(aliases=("x",)),
+            "supported only for containers in user",
+        ),
     ],
 )
 async def test_the_default_bridge_takes_no_wishes(
     parts: Parts, network: str, wish: EndpointSettings, words: str
 ) -> None:
     with pytest.raises(HyperError, match=words):
-        networking._check_wish(parts.networks.get(network), wish)
+        wishes.check(parts.networks.get(network), network, wish)
 
 
 async def test_a_nic_has_the_default_route_only_if_it_leads_outside(parts: Parts) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hyperstack.api.docker.gojson import Where
+from hyperstack.api.docker.gojson import Schema
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema import network as schema
-from hyperstack.api.docker.schema.endpoint import EndpointKind
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InvalidParameter, NotFound
 from hyperstack.model import EndpointSettings
+from hyperstack.network.rows import go_bool
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
@@ -36,17 +36,23 @@ async def list_networks(request: Request, engine: Engine) -> None:
 
 async def inspect(request: Request, engine: Engine) -> None:
     """``GET /networks/{name}``"""
-    scope = request.query.text("scope")
-    if scope not in ("", "local"):
-        raise InvalidParameter(f"network {request.name} not found in scope {scope}")
+    verbose = request.query.text("verbose")
+    if verbose and go_bool(verbose) is None:
+        raise InvalidParameter(
+            f'invalid value for verbose: {verbose}: strconv.ParseBool: parsing "{verbose}": '
+            "invalid syntax"
+        )
     found = engine.networks.inspect(request.name)
+    if request.query.text("scope") not in ("", found.network.scope):
+        raise NotFound(f"network {request.name} not found")
     await request.answer_json(schema.network(found.network, found.members))
 
 
 async def create(request: Request, engine: Engine) -> None:
     """``POST /networks/create``"""
-    raw = await request.json(needed=True)
-    made = await engine.networks.create(schema.read_create(raw))
+    raw = await request.json()
+    spec = schema.read_create(raw, version=request.version)
+    made = await engine.networks.create(spec)
     await request.answer_json({"Id": made.id, "Warning": ""}, 201)
 
 
@@ -62,38 +68,25 @@ async def prune(request: Request, engine: Engine) -> None:
     await request.answer_json({"NetworksDeleted": list(removed) or None})
 
 
-async def _body(request: Request, struct: str) -> dict[str, Any]:
-    raw = await request.json(needed=True)
-    if not isinstance(raw, dict):
-        raise Where().mismatch(raw, f"network.{struct}")
-    return {key.lower(): value for key, value in raw.items() if value is not None}
-
-
-def _container(body: dict[str, Any], struct: str) -> str:
-    name = body.get("container", "")
-    if not isinstance(name, str):
-        raise Where().field(struct, "Container").mismatch(name, "string")
-    return name
+async def _body(request: Request, kind: Schema[dict[str, Any]]) -> dict[str, Any]:
+    raw = await request.json()
+    found: dict[str, Any] = kind.read({} if raw is None else raw)
+    return found
 
 
 async def connect(request: Request, engine: Engine) -> None:
     """``POST /networks/{name}/connect``"""
-    body = await _body(request, "ConnectOptions")
-    settings = EndpointSettings()
-    if "endpointconfig" in body:
-        place = Where().field("ConnectOptions", "EndpointConfig")
-        settings = EndpointKind().read(body["endpointconfig"], place)
-    container = _container(body, "ConnectOptions")
-    await engine.networks.connect(request.name, container, settings)
+    body = await _body(request, schema.CONNECT)
+    await engine.networks.connect(
+        request.name, body.get("container", ""), body.get("wish") or EndpointSettings()
+    )
     await request.answer(200)
 
 
 async def disconnect(request: Request, engine: Engine) -> None:
     """``POST /networks/{name}/disconnect``"""
-    body = await _body(request, "DisconnectOptions")
+    body = await _body(request, schema.DISCONNECT)
     await engine.networks.disconnect(
-        request.name,
-        _container(body, "DisconnectOptions"),
-        force=body.get("force") is True,
+        request.name, body.get("container", ""), force=body.get("force", False)
     )
     await request.answer(200)

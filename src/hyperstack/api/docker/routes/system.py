@@ -9,9 +9,9 @@ from hyperstack import __version__
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.routes.containers import image_name
+from hyperstack.api.docker.schema import info as schema_info
 from hyperstack.api.docker.schema import system as schema
 from hyperstack.api.docker.schema.image import image_summary
-from hyperstack.api.docker.schema.inspect import MODERN
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.volume import volume
 from hyperstack.engine.logging import DRIVERS
@@ -48,12 +48,13 @@ async def version(request: Request, engine: Engine) -> None:
 
 async def info(request: Request, engine: Engine) -> None:
     """``GET /info``"""
-    made = schema.info(
+    made = schema_info.info(
         await engine.system.info(),
         engine.config,
         listeners=engine.events.listeners,
         log_drivers=(driver for driver in DRIVERS if driver != "none"),
         server_version=__version__,
+        version=request.version,
     )
     await request.answer_json(made)
 
@@ -89,9 +90,9 @@ def _images(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str,
 
 
 def _containers(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str, Any]]:
-    modern = request.version >= MODERN
+    names = engine.containers.link_names
     return [
-        container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
+        container_summary(c, image=image_name(engine, c), names=names(c), sizes=(rw, root))
         for c, rw, root in used.containers
     ]
 

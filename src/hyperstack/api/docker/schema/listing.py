@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from hyperstack.api.docker.gotime import human_duration
-from hyperstack.api.docker.schema.endpoint import networks_of
+from hyperstack.api.docker.schema.endpoint import networks_listed
 from hyperstack.api.docker.schema.inspect import ports
 from hyperstack.api.docker.schema.mounts import mount_point
 from hyperstack.model import Container, Status
@@ -15,12 +16,19 @@ NS = 1_000_000_000
 
 
 def container_summary(
-    container: Container, *, image: str, modern: bool, sizes: tuple[int, int] | None = None
+    container: Container,
+    *,
+    image: str,
+    names: Sequence[str] = (),
+    sizes: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Return a container as lists show it. *image* is its reference or, if that moved, its id."""
+    """Return a container as lists show it.
+
+    *image* is its reference or, if that moved, its id; *names* are those that links give it.
+    """
     made: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *names],
         "Image": image,
         "ImageID": container.image_id,
         "Command": _command(container),
@@ -40,7 +48,7 @@ def container_summary(
         "State": container.state.status.value,
         "Status": status(container, time.time()),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": networks_of(container, modern=modern)},
+        "NetworkSettings": {"Networks": networks_listed(container)},
         "Mounts": [mount_point(mount) for mount in container.mounts],
     }
 
