@@ -139,10 +139,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         if not container.config.tty:
             return  # as with Docker, whose runtime has no terminal either
-        await live.sandbox.call(
-            messages.Op.RESIZE,
-            messages.Resize(handle=live.handle, rows=rows, columns=columns),
-        )
+        await exec.resize_terminal(live, live.handle, rows, columns)
         self._core.event(container, "resize", height=str(rows), width=str(columns))
 
     async def top(self, ref: str, ps_args: str) -> tuple[List[str], List[List[str]]]:
@@ -164,6 +161,7 @@ class ContainerService:
         return await attach.attach(
             self._core,
             self.get(ref),
+            ref,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -264,8 +262,9 @@ class ExecService:
         return exec.get(self._core, identifier)
 
     def of(self, container: ContainerId) -> List[ExecId]:
-        """Return the ids of a container's execs that run."""
-        return [e.id for e in self._core.execs.values() if e.container == container and e.running]
+        """Return the ids of a container's execs that have not ended, started or not."""
+        execs = self._core.execs.values()
+        return [e.id for e in execs if e.container == container and e.exit_code is None]
 
     async def start(
         self,

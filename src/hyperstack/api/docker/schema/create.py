@@ -87,7 +87,7 @@ EXEC: Schema[ExecConfig] = Schema(
         Field("DetachKeys", "detach_keys", STRING),
         Field("Env", "env", Strings()),
         Field("WorkingDir", "working_dir", STRING),
-        Field("Cmd", "cmd", StrSlice()),
+        Field("Cmd", "cmd", Strings()),
     ),
 )
 
