@@ -189,6 +189,8 @@ class LayerWriter:
         self._scanner = TarScanner()
         self._decoder = SniffingDecoder(self._plain)
         self._tar_size = 0
+        self._written = 0
+        """Bytes that mkfs.erofs has got: more than the tar's if that has sparse files."""
         self._next_check = 0
         self._ended = False
 
@@ -271,9 +273,6 @@ class LayerWriter:
         self._tar_size += len(data)
         if self._tar_size > MAX_TAR:
             raise InvalidParameter(f"layer is larger than {MAX_TAR >> 30} GiB")
-        if self._tar_size >= self._next_check:
-            self._next_check = self._tar_size + _CHECK_EVERY
-            check_space(self._store.root, RESERVE)
         self._put(self._scanner.feed(data))
 
     def _put(self, pieces: list[bytes | memoryview]) -> None:
@@ -289,6 +288,10 @@ class LayerWriter:
                     self._wait_for_room()
                     continue
                 left -= written
+                self._written += written
+                if self._written >= self._next_check:
+                    self._next_check = self._written + _CHECK_EVERY
+                    check_space(self._store.root, RESERVE)
                 part = _without(part, written) if left else []
 
     def _wait_for_room(self) -> None:

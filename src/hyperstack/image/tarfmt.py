@@ -7,6 +7,7 @@ archive/tar), or could only come from somebody who means harm. Nothing here open
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperstack.errors import InvalidParameter
@@ -23,9 +24,12 @@ MAX_SIZE = 1 << 48
 FILE, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO, CONTIGUOUS = b"01234567"
 PAX, PAX_GLOBAL, LONG_NAME, LONG_LINK = b"xgLK"
 EXTENSIONS = frozenset(b"xgLK")
-KNOWN = frozenset(b"01234567")
+KNOWN = frozenset(b"01234567S")
+SPARSE = b"S"[0]
 _WITHOUT_DATA = frozenset(b"123456")
 """Types whose size field says nothing (Go's ``isHeaderOnlyType``)."""
+_SPARSE_MAP = b"GNU.sparse.map"
+_SPARSE_PARTS = frozenset({b"GNU.sparse.offset", b"GNU.sparse.numbytes"})
 _CHECKSUM = slice(148, 156)
 _BLANK = b" " * 8
 _OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*\Z")
@@ -98,6 +102,9 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[blank + 1 : end - 1].partition(b"=")
         if end > len(data) or end <= blank + 1 or data[end - 1] != 10 or not equals or not key:
             raise InvalidParameter("archive/tar: invalid tar header")
+        if key in _SPARSE_PARTS:
+            # Format 0.0 has a record for each number; together they are the map of format 0.1.
+            key, value = _SPARSE_MAP, b",".join(filter(None, (records.get(_SPARSE_MAP), value)))
         records[key] = value
         position = end
     return records
@@ -123,15 +130,44 @@ def make(
     return blocks + _block(name[:100], kind, size, mode, mtime)
 
 
+def rewritten(
+    block: bytes, pax: Mapping[bytes, bytes], *, name: bytes, link: bytes, size: int, kind: int
+) -> bytes:
+    """Return the headers of an entry anew: *block* with other values, and *pax* as records."""
+    records = {b"path": name, **({b"linkpath": link} if link else {}), **pax}
+    data = b"".join(_record(key, value) for key, value in records.items())
+    made = bytearray(block)
+    made[:100] = name[:100].ljust(100, b"\0")
+    made[124:136] = _length(size)
+    made[156] = kind
+    made[157:257] = link[:100].ljust(100, b"\0")
+    made[257:265] = b"ustar\00000"
+    made[345:512] = bytes(167)
+    made[_CHECKSUM] = _BLANK
+    made[_CHECKSUM] = b"%06o\0 " % sum(made)
+    head = _block(b"././@PaxHeader", PAX, len(data), 0o644, 0)
+    return head + data.ljust(padded(len(data)), b"\0") + made
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return a pax record; its length counts its own digits."""
+    size = len(key) + len(value) + 3
+    length = size + len(str(size))
+    if len(str(length)) != len(str(size)):
+        length += 1
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _length(size: int) -> bytes:
+    return b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+
+
 def _block(name: bytes, kind: int, size: int, mode: int, mtime: int) -> bytes:
-    length = b"%011o\0" % size
-    if size >= 1 << 33:
-        length = b"\x80" + size.to_bytes(11, "big")
     block = bytearray(BLOCK)
     block[: len(name)] = name
     block[100:108] = b"%07o\0" % mode
     block[108:124] = b"0000000\0" * 2
-    block[124:136] = length
+    block[124:136] = _length(size)
     block[136:148] = b"%011o\0" % mtime
     block[_CHECKSUM] = _BLANK
     block[156] = kind

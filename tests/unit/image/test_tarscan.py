@@ -30,6 +30,16 @@ def entry(
     tar.addfile(info, io.BytesIO(data))
 
 
+def sparse_entry(tar: tarfile.TarFile, parts: str, real: int, size: int) -> None:
+    pax = {"GNU.sparse.map": parts, "GNU.sparse.size": str(real), "GNU.sparse.name": "f"}
+    entry(tar, "GNUSparseFile.1/f", data=b"x" * size, pax=pax)
+
+
+def front_entry(tar: tarfile.TarFile, parts: bytes) -> None:
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "20"}
+    entry(tar, "GNUSparseFile.1/f", data=parts.ljust(512, b"\0"), pax=pax)
+
+
 def made(build: Build, format: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
@@ -151,16 +161,36 @@ def test_an_empty_tar_is_a_layer_without_entries(data: bytes) -> None:
         (lambda t: entry(t, "/".join(["d" * 100] * 41)), "name too long"),
         (lambda t: entry(t, "l", tarfile.SYMTYPE, link="x" * 4096), "name too long"),
         (lambda t: entry(t, "f", b"Z"), "unhandled tar header type 90"),
-        (lambda t: entry(t, "f", tarfile.GNUTYPE_SPARSE), "unhandled tar header type 83"),
+        (lambda t: entry(t, "f", tarfile.GNUTYPE_SPARSE, b"x"), "invalid tar header"),
         (lambda t: entry(t, "a/.wh."), "invalid whiteout"),
         (lambda t: entry(t, ".wh..."), "invalid whiteout"),
-        (lambda t: entry(t, "f", pax={"GNU.sparse.map": "0,1"}), "sparse"),
+        (lambda t: entry(t, "f", pax={"GNU.sparse.map": "0,1"}), "invalid tar header"),
+        (lambda t: sparse_entry(t, "5,5,0,5", 20, 10), "invalid tar header"),
+        (lambda t: sparse_entry(t, "0,5,16,5", 20, 10), "invalid tar header"),
+        (lambda t: sparse_entry(t, "0,5,10", 20, 10), "invalid tar header"),
+        (lambda t: sparse_entry(t, "0,5", 20, 10), "invalid tar header"),
+        (lambda t: sparse_entry(t, "0,10", 1 << 38, 10), "invalid tar header"),
+        (lambda t: front_entry(t, b"99999999\n"), "more than 50000 pieces"),
+        (lambda t: front_entry(t, b"x\n"), "invalid tar header"),
+        (lambda t: front_entry(t, b"2\n0\n1\n"), "invalid tar header|unexpected EOF"),
         (lambda t: entry(t, "./", tarfile.SYMTYPE, link="x"), "must be a directory"),
     ],
 )
 def test_what_could_mean_harm_is_refused_in_one_sentence(build: Build, sentence: str) -> None:
     with pytest.raises(InvalidParameter, match=sentence):
         scan(made(build))
+
+
+def test_holes_are_bounded_over_all_files() -> None:
+    scanner = TarScanner()
+
+    def build(tar: tarfile.TarFile) -> None:
+        for _ in range(2):
+            sparse_entry(tar, "0,1", 100 << 30, 1)
+
+    data = made(build)
+    with pytest.raises(InvalidParameter, match="the layer's holes are over 128 GiB"):
+        scanner.feed(data)
 
 
 def test_too_many_entries_are_refused() -> None:
