@@ -144,14 +144,17 @@ class BuildService:
 
 
 def _names(tags: tuple[str, ...]) -> list[Reference]:
-    """Read the names that the image is to get, each once. Raises InvalidParameter."""
+    """Read the names that the image is to get, each once. Raises InternalError, as Docker does."""
     found: dict[str, Reference] = {}
     for tag in tags:
         if not tag:
             continue
-        reference = Reference.parse(tag)
+        try:
+            reference = Reference.parse(tag)
+        except InvalidParameter as error:
+            raise InternalError(error.message) from error
         if reference.digest is not None:
-            raise InvalidParameter("build tag cannot contain a digest")
+            raise InternalError("build tag cannot contain a digest")
         tagged = reference.tagged()
         found.setdefault(tagged.familiar(), tagged)
     return list(found.values())

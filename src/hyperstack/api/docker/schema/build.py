@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hyperstack.api.docker import gojson
 from hyperstack.api.docker.query import Query
 from hyperstack.api.docker.schema.host import ULIMIT
 from hyperstack.build.options import BuildOptions
-from hyperstack.errors import InvalidParameter, NotImplementedHere
+from hyperstack.build.shell import go_quote
+from hyperstack.errors import InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import HostConfig, Ulimit
 
 MOST_TAGS = 1000
@@ -54,26 +56,23 @@ def _auth(header: str | None) -> Any:
 def _refuse(query: Query) -> None:
     version = query.text("version")
     if version not in ("", "1", "2"):
-        raise InvalidParameter(f"invalid version {version}")
+        raise InvalidParameter(f"invalid version {go_quote(version)}")
     if version == "2":
         raise NotImplementedHere(BUILDKIT)
     if query.flag("squash"):
         raise InvalidParameter("squash is only supported with experimental mode")
-    if query.text("outputs") not in ("", "null", "[]"):
-        raise InvalidParameter("outputs require BuildKit")
     if query.text("remote") == "client-session":
         raise InvalidParameter(
             "experimental session with v1 builder is no longer supported, use builder version v2 "
             "(BuildKit) instead"
         )
     if query.all("securityopt"):
-        raise InvalidParameter(
-            "The daemon on this platform does not support setting security options on build"
-        )
+        raise InvalidParameter("security options are not supported on linux")
+    if (isolation := query.text("isolation")) not in ("", "default"):
+        raise InvalidParameter(f"unsupported isolation: {go_quote(isolation)}")
 
 
 def _host(query: Query) -> HostConfig:
-    shm = query.text("shmsize")
     return HostConfig(
         memory=_number(query, "memory"),
         memory_swap=_number(query, "memswap"),
@@ -85,10 +84,16 @@ def _host(query: Query) -> HostConfig:
         cgroup_parent=query.text("cgroupparent"),
         network_mode=query.text("networkmode") or "default",
         extra_hosts=tuple(query.all("extrahosts")),
-        shm_size=query.integer("shmsize") if shm else 0,
+        shm_size=_shm(query.text("shmsize")),
         ulimits=_ulimits(query.text("ulimits")),
-        isolation=query.text("isolation"),
     )
+
+
+def _shm(text: str) -> int:
+    """Read the size of /dev/shm. Raises InternalError, as Docker does here."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text or "0"):
+        raise InternalError(f"strconv.ParseInt: parsing {go_quote(text)}: invalid syntax")
+    return int(text or "0")
 
 
 def _number(query: Query, key: str) -> int:
@@ -104,7 +109,9 @@ def _ulimits(text: str) -> tuple[Ulimit, ...]:
         return ()
     raw = _decoded(text, "error reading ulimit settings") or []
     if not isinstance(raw, list):
-        raise InvalidParameter("error reading ulimit settings: not a list")
+        raise InvalidParameter(
+            f"error reading ulimit settings: {_mismatch(raw, 'value of type []*container.Ulimit')}"
+        )
     return tuple(ULIMIT.read(one) for one in raw if one is not None)
 
 
@@ -114,28 +121,43 @@ def _map(query: Query, key: str, what: str, *, nulls: bool = False) -> dict[str,
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise InvalidParameter(f"{what}: not an object of strings")
-    for value in raw.values():
+        kind = "map[string]*string" if nulls else "map[string]string"
+        raise InvalidParameter(f"{what}: {_mismatch(raw, f'value of type {kind}')}")
+    for name, value in raw.items():
         if not (isinstance(value, str) or value is None):
-            raise InvalidParameter(f"{what}: not an object of strings")
+            words = _mismatch(value, f"struct field .{name} of type string")
+            raise InvalidParameter(f"{what}: {words}")
     return raw if nulls else {name: value or "" for name, value in raw.items()}
 
 
 def _strings(query: Query, key: str) -> list[str]:
     text = query.text(key)
-    raw = _decoded(text, f"error reading {key}") if text else None
+    what = "error reading cache-from"
+    raw = _decoded(text, what) if text else None
     if raw is None:
         return []
-    if not (isinstance(raw, list) and all(isinstance(one, str) for one in raw)):
-        raise InvalidParameter(f"error reading {key}: not a list of strings")
+    if not isinstance(raw, list):
+        raise InvalidParameter(f"{what}: {_mismatch(raw, 'value of type []string')}")
+    for one in raw:
+        if not isinstance(one, str):
+            raise InvalidParameter(f"{what}: {_mismatch(one, 'value of type string')}")
     return raw
+
+
+def _mismatch(value: object, wanted: str) -> str:
+    """Say what is wrong with a value's type, in Go's words."""
+    kinds = {dict: "object", list: "array", str: "string", bool: "bool"}
+    return f"json: cannot unmarshal {kinds.get(type(value), 'number')} into Go {wanted}"
 
 
 def _decoded(text: str, what: str) -> Any:
     try:
         return gojson.decode(text.encode())
     except InvalidParameter as error:
-        raise InvalidParameter(f"{what}: {error.message}") from error
+        words = error.message.removeprefix("invalid JSON: ")
+        if words == "unexpected EOF":
+            words = "unexpected end of JSON input"
+        raise InvalidParameter(f"{what}: {words}") from error
 
 
 __all__ = ["BUILDKIT", "read_options"]
