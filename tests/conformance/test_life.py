@@ -128,7 +128,7 @@ def test_a_running_container_is_not_removed_without_force(host: Host) -> None:
     host.docker("run", "-d", "--name", "busy", "busybox", "sleep", "60")
     refused = host.docker("rm", "busy", check=False)
     assert (
-        'cannot remove container "/busy": container is running' in refused.err.replace("\\", "")
+        'cannot remove container "busy": container is running' in refused.err.replace("\\", "")
         or "container is running" in refused.err
     )
     host.docker("rm", "-f", "busy")

@@ -121,7 +121,7 @@ class ContainerService:
             parent = await links.remove(self._core, ref)
             await networking.refresh_hosts(self._core, parent)
             return
-        await remove.remove(self._core, self.get(ref), force=force, volumes=volumes, link=False)
+        await remove.remove(self._core, self.get(ref), force=force, volumes=volumes, named=ref)
 
     def link_names(self, container: Container) -> List[str]:
         """Return the names that it has by links of others, ``/parent/alias``."""

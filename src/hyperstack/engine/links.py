@@ -28,8 +28,8 @@ def register(table: Table, host: HostConfig, name: str) -> tuple[HostConfig, dic
 
     Raises InvalidParameter or InternalError in Docker's words.
     """
-    if host.network_mode not in _MODES or not host.links:
-        return host, {}
+    if host.network_mode not in _MODES:
+        return msgspec.structs.replace(host, links=()), {}
     found: dict[str, Link] = {}
     for text in host.links:
         reference, alias = _parse(text)
@@ -191,7 +191,7 @@ async def remove(core: Core, reference: str) -> Container:
     name, slash, alias = reference.strip("/").rpartition("/")
     if not slash:
         core.table.get(reference)
-        raise Conflict("Conflict, cannot remove the default link name of the container")
+        raise InternalError("Conflict, cannot remove the default link name of the container")
     parent = core.table.get(name)
     if alias not in parent.links:
         raise NotFound(f"No such container: {reference}")

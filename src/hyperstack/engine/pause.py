@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
-from hyperstack.errors import Conflict
+from hyperstack.errors import Conflict, InternalError
 from hyperstack.guest import messages
 from hyperstack.model import Container, Status
 
@@ -20,7 +20,7 @@ async def pause(core: Core, container: Container) -> None:
                 f"Container {container.id} is restarting, wait until the container is running"
             )
         if live is None or container.state.status != Status.RUNNING:
-            raise Conflict(f"Container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
         container.state.status = Status.PAUSED
         await record(core, container)
@@ -28,11 +28,11 @@ async def pause(core: Core, container: Container) -> None:
 
 
 async def unpause(core: Core, container: Container) -> None:
-    """Let a paused container run on. Raises Conflict if it is not paused."""
+    """Let a paused container run on. Raises InternalError, as dockerd, if it is not paused."""
     async with core.table.lock(container.id):
         live = core.live.get(container.id)
         if live is None or container.state.status != Status.PAUSED:
-            raise Conflict(f"Container {container.id} is not paused")
+            raise InternalError(f"Container {container.id} is not paused")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=False))
         container.state.status = Status.RUNNING
         await record(core, container)

@@ -34,7 +34,7 @@ async def prune(core: Core, filters: Filters) -> tuple[list[ContainerId], int]:
             continue
         size = disk_usage(core.disk(container.id))
         try:
-            await remove.remove(core, container, force=False, volumes=False, link=False)
+            await remove.remove(core, container, force=False, volumes=False)
         except HyperError:
             continue  # it was started or removed meanwhile
         removed.append(container.id)

@@ -10,7 +10,7 @@ from hyperstack.engine import start, stop
 from hyperstack.engine import volumes as volumes_of
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
-from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter
+from hyperstack.errors import Conflict, HyperError, InternalError
 from hyperstack.model import Container, Status
 
 log = logging.getLogger(__name__)
@@ -20,14 +20,13 @@ TRIES = 5
 
 
 async def remove(
-    core: Core, container: Container, *, force: bool, volumes: bool, link: bool
+    core: Core, container: Container, *, force: bool, volumes: bool, named: str = ""
 ) -> None:
     """Remove a container; *force* kills it first, *volumes* takes its anonymous volumes along.
 
-    Raises Conflict in Docker's words if it runs, or is being removed.
+    *named* is how the client calls it. Raises Conflict in Docker's words if it runs, or is being
+    removed.
     """
-    if link:
-        raise InvalidParameter("Conflict, cannot remove the default link name of the container")
     state = container.state
     if state.status == Status.REMOVING and core.table.lock(container.id).locked():
         raise Conflict(f"removal of container {container.name} is already in progress")
@@ -35,7 +34,7 @@ async def remove(
         await core.settled(container.id)
         if state.status.is_up:
             if not force:
-                raise Conflict(_refusal(container))
+                raise Conflict(_refusal(container, named))
             await _bring_down(core, container)
         async with core.table.lock(container.id):
             if core.table.find(container.id) is None:
@@ -43,7 +42,7 @@ async def remove(
             if not state.status.is_up:
                 await remove_locked(core, container, volumes=volumes)
                 return
-    raise Conflict(_refusal(container))
+    raise Conflict(_refusal(container, named))
 
 
 async def _bring_down(core: Core, container: Container) -> None:
@@ -54,13 +53,13 @@ async def _bring_down(core: Core, container: Container) -> None:
         await stop.stop_restarting(core, container)
 
 
-def _refusal(container: Container) -> str:
+def _refusal(container: Container, named: str) -> str:
     state = container.state.status.value
-    how = "unpause and then stop" if state == "paused" else "stop"
-    return (
-        f'cannot remove container "/{container.name}": container is {state}: {how} the container '
-        "before removing or force remove"
-    )
+    if state == "paused":
+        why = "container is paused and must be unpaused first"
+    else:
+        why = f"container is {state}: stop the container before removing or force remove"
+    return f'cannot remove container "{named or container.id}": {why}'
 
 
 async def remove_locked(core: Core, container: Container, *, volumes: bool) -> None:

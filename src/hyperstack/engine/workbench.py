@@ -101,7 +101,7 @@ class Workbench:
     async def remove(self, container: str) -> None:
         """Remove it with its anonymous volumes, running or not."""
         found = self._core.table.get(container)
-        await remove.remove(self._core, found, force=True, volumes=True, link=False)
+        await remove.remove(self._core, found, force=True, volumes=True)
 
     @contextlib.asynccontextmanager
     async def root(self, image: str) -> AsyncIterator[ImageRoot]:

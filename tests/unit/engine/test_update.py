@@ -8,7 +8,7 @@ from hyperstack.engine import pause, remove, update
 from hyperstack.engine.core import Core
 from hyperstack.engine.table import Table
 from hyperstack.engine.update import UpdateConfig, rename
-from hyperstack.errors import Conflict, HyperError, InvalidParameter
+from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter
 from hyperstack.model import ContainerState, HostConfig, RestartPolicy, Status
 from tests.unit.engine.making import added
 
@@ -84,7 +84,7 @@ async def test_a_name_that_can_t_be_is_refused_and_the_old_one_kept(core: Core, 
 async def test_a_rename_beside_a_removal_leaves_the_name_free(core: Core) -> None:
     made = await added(core, "own")
     await asyncio.gather(
-        remove.remove(core, made, force=False, volumes=False, link=False),
+        remove.remove(core, made, force=False, volumes=False),
         rename(core, made, "next"),
         return_exceptions=True,
     )
@@ -97,7 +97,7 @@ async def test_a_removal_leaves_nothing_in_memory(core: Core) -> None:
     core.hub(made.id)
     core.restart_waits[made.id] = 1.0
     gone = core.waiters.register(made, "removed")
-    await remove.remove(core, made, force=False, volumes=True, link=False)
+    await remove.remove(core, made, force=False, volumes=True)
     assert (await asyncio.wait_for(gone.result(), 1)).exit_code == 4
     assert [*core.hubs, *core.restart_waits, *core.live, *core.execs, *core.table] == []
     assert not core.container_dir(made.id).exists()
@@ -108,14 +108,14 @@ async def test_a_removal_leaves_nothing_in_memory(core: Core) -> None:
 async def test_what_is_up_is_not_removed_without_force(core: Core, status: Status) -> None:
     made = await added(core, state=ContainerState(status=status))
     with pytest.raises(Conflict, match="before removing or force remove"):
-        await remove.remove(core, made, force=False, volumes=False, link=False)
+        await remove.remove(core, made, force=False, volumes=False)
     assert core.container_dir(made.id).exists()
     assert made.state.status == status
 
 
 async def test_two_removals_at_once_are_one(core: Core) -> None:
     made = await added(core)
-    both = [remove.remove(core, made, force=True, volumes=False, link=False) for _ in range(2)]
+    both = [remove.remove(core, made, force=True, volumes=False) for _ in range(2)]
     results = await asyncio.gather(*both, return_exceptions=True)
     assert results[0] is None
     assert results[1] is None or "already in progress" in str(results[1])
@@ -127,7 +127,7 @@ async def test_a_removal_that_the_database_refuses_leaves_a_dead_container(core:
     core.closing = True  # its record is not tried again later
     core.db.close()
     with pytest.raises(HyperError, match="could not be removed"):
-        await remove.remove(core, made, force=False, volumes=False, link=False)
+        await remove.remove(core, made, force=False, volumes=False)
     assert made.state.status == Status.DEAD
     assert core.table.get("c") is made
 
@@ -145,6 +145,6 @@ async def test_only_what_runs_is_paused(core: Core, status: Status, words: str) 
     with pytest.raises(Conflict, match=words):
         await pause.pause(core, made)
     if status != Status.PAUSED:
-        with pytest.raises(Conflict, match="is not paused"):
+        with pytest.raises(InternalError, match="is not paused"):
             await pause.unpause(core, made)
     assert made.state.status == status

@@ -12,6 +12,7 @@ from hyperstack.api.docker.routes.containers import image_name
 from hyperstack.api.docker.schema import info as schema_info
 from hyperstack.api.docker.schema import system as schema
 from hyperstack.api.docker.schema.image import image_summary
+from hyperstack.api.docker.schema.inspect import MODERN
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.volume import volume
 from hyperstack.engine.logging import DRIVERS
@@ -90,9 +91,9 @@ def _images(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str,
 
 
 def _containers(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str, Any]]:
-    names = engine.containers.link_names
+    modern = request.version >= MODERN
     return [
-        container_summary(c, image=image_name(engine, c), names=names(c), sizes=(rw, root))
+        container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
         for c, rw, root in used.containers
     ]
 

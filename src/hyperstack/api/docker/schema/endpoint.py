@@ -20,6 +20,8 @@ from hyperstack.model import Container, EndpointSettings, EndpointState
 from hyperstack.network.settle import PREDEFINED
 
 _NIL = Strings()
+_NO_ADDRESSES = "ipam_config"
+"""Among ``given_empty``: the client gave an ``IPAMConfig`` without any address."""
 
 
 def _nothing(**_: Any) -> None:
@@ -35,9 +37,9 @@ _IPAM: Schema[None] = Schema(
         Field("LinkLocalIPs", "link_local_ips", _NIL),
     ),
 )
-_SETTINGS: Schema[None] = Schema(
+_SETTINGS: Schema[EndpointSettings] = Schema(
     "network.EndpointSettings",
-    _nothing,
+    EndpointSettings,
     (
         Field("Links", "links", _NIL),
         Field("Aliases", "aliases", _NIL),
@@ -75,7 +77,10 @@ class EndpointKind(Kind):
                 place = where.field("EndpointSettings", "IPAMConfig")
                 if not isinstance(item, dict):
                     raise place.mismatch(item, "network.EndpointIPAMConfig")
-                values.update(_IPAM.values(item, place))
+                asked = _IPAM.values(item, place)
+                values.update(asked)
+                if not any(asked.values()):
+                    values["given_empty"] = (*values.get("given_empty", ()), _NO_ADDRESSES)
         return EndpointSettings(**values)
 
 
@@ -94,6 +99,11 @@ class EndpointMap(Map):
         return self._kind.read(item, where)
 
 
+def _empty(wish: EndpointSettings, name: str, blank: Any) -> Any:
+    """Return what shows for an empty list or map: null unless the client gave an empty one."""
+    return blank if name in wish.given_empty else None
+
+
 def ipam_config(wish: EndpointSettings) -> dict[str, Any] | None:
     """Return the addresses that were asked for, null if none were."""
     made: dict[str, Any] = {}
@@ -103,7 +113,7 @@ def ipam_config(wish: EndpointSettings) -> dict[str, Any] | None:
         made["IPv6Address"] = wish.ipv6_address
     if wish.link_local_ips:
         made["LinkLocalIPs"] = list(wish.link_local_ips)
-    return made or None
+    return made or ({} if _NO_ADDRESSES in wish.given_empty else None)
 
 
 def endpoint_settings(
@@ -115,10 +125,10 @@ def endpoint_settings(
         aliases.append(alias)
     return {
         "IPAMConfig": ipam_config(wish),
-        "Links": list(wish.links) or None,
-        "Aliases": aliases or None,
+        "Links": list(wish.links) or _empty(wish, "links", []),
+        "Aliases": aliases or _empty(wish, "aliases", []),
         "MacAddress": got.mac_address or wish.mac_address,
-        "DriverOpts": dict(sorted(wish.driver_opts.items())) or None,
+        "DriverOpts": dict(sorted(wish.driver_opts.items())) or _empty(wish, "driver_opts", {}),
         "GwPriority": wish.gw_priority,
         "NetworkID": got.network_id,
         "EndpointID": got.endpoint_id,
