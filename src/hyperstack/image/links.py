@@ -1,8 +1,7 @@
-"""Symbolic links of one layer, followed as the kernel would follow them in a root of its own.
+"""Symbolic links of one layer, followed as Docker follows them when it unpacks the layer.
 
 Names only: nothing of the host is looked at. An entry ``a/x`` of a layer in which ``a`` leads to
-``b`` is ``b/x``, as with Docker, which unpacks in a changed root. What leads above the root stays
-at the root (path_resolution(7)).
+``b`` is ``b/x``, also if there is no ``b`` yet. What leads above the root is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Links:
     def followed(self, path: bytes) -> bytes:
         """Return where a file of this path lies: links of its directories are followed.
 
-        Raises InvalidParameter for one that leads to nothing or in circles.
+        Raises InvalidParameter for one that leads out of the layer or in circles.
         """
         folder, slash, base = path.rpartition(b"/")
         if not slash or not self._targets or folder in self._plain:
@@ -49,15 +48,15 @@ class Links:
         return real + b"/" + base if real else base
 
     def _folder(self, path: bytes) -> bytes:
-        todo: list[bytes | None] = [*reversed(path.split(b"/"))]
+        todo = path.split(b"/")[::-1]
         done: list[bytes] = []
         hops = 0
         while todo:
             part = todo.pop()
-            if part is None:
-                self._check(done, path)
-            elif part == b"..":
-                del done[-1:]
+            if part == b"..":
+                if not done:
+                    raise InvalidParameter(f"statat {_shown(path)}: path escapes from parent")
+                done.pop()
             elif part not in (b"", b"."):
                 target = self._targets.get(b"/".join((*done, part)))
                 if target is None:
@@ -66,17 +65,12 @@ class Links:
                 hops += 1
                 if hops > MAX_HOPS:
                     raise InvalidParameter(
-                        f"open /{_shown(path)}: too many levels of symbolic links"
+                        f"statat {_shown(path)}: too many levels of symbolic links"
                     )
                 if target.startswith(b"/"):
                     done.clear()
-                todo += [None, *reversed(target.split(b"/"))]
+                todo += target.split(b"/")[::-1]
         return b"/".join(done)
-
-    def _check(self, done: list[bytes], path: bytes) -> None:
-        """A link's target must be there when it is followed: nothing is made in its stead."""
-        if b"/".join(done) not in self._folders:
-            raise InvalidParameter(f"open /{_shown(path)}: no such file or directory")
 
 
 def _shown(path: bytes) -> str:

@@ -313,7 +313,7 @@ class TarScanner:
             raise InvalidParameter("archive/tar: invalid tar header")
         path = _clean(name)
         if path == b".." or path.startswith(b"../"):
-            raise InvalidParameter(f'"{_shown(name)}" is outside of the layer')
+            raise InvalidParameter(f'invalid entry name "{_shown(name)}"')
         if not path and header.type != tarfmt.DIRECTORY:
             raise InvalidParameter("the root of a layer must be a directory")
         parts = path.split(b"/")

@@ -158,7 +158,7 @@ def _cut(tar: bytes) -> bytes:
 
 
 def _behind_a_link(tar: tarfile.TarFile) -> None:
-    entry(tar, "l", SYM, link="x")
+    entry(tar, "l", SYM, link="../x")
     entry(tar, "l/f")
 
 
@@ -174,8 +174,8 @@ TAR = files(a=b"x" * 200_000)
         (b"\x1f\x8b\x08" + b"\xff" * 2000, "invalid gzip data"),
         (os.urandom(100_000), "invalid tar header"),
         (made(lambda tar: entry(tar, "h", LINK, link="nowhere")), "not a valid file system"),
-        (made(_behind_a_link), "open /l: no such file or directory"),
-        (made(lambda tar: entry(tar, "../../etc/passwd", data=b"x")), "outside of the layer"),
+        (made(_behind_a_link), "statat l: path escapes from parent"),
+        (made(lambda tar: entry(tar, "../../etc/passwd", data=b"x")), "invalid entry name"),
         (TAR, "layer verification failed"),
     ],
 )

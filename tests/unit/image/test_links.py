@@ -20,7 +20,7 @@ SYM, LINK, DIR = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
         ("up/x", "to/deep/x"),
         ("abs/x", "to/x"),
         ("chain/x", "to/deep/x"),
-        ("above/x", "to/x"),
+        ("gone/x", "nowhere/x"),
         ("root/to/x", "to/x"),
         ("to/x", "to/x"),
         ("in", "in"),
@@ -33,20 +33,20 @@ def test_links_are_followed_as_in_a_root_of_their_own(path: str, real: str) -> N
     links.add(b"up", b"to/../to/./deep/")
     links.add(b"abs", b"/to")
     links.add(b"chain", b"in")
-    links.add(b"above", b"../../../to")
+    links.add(b"gone", b"nowhere")
     links.add(b"root", b"/")
     assert links.followed(path.encode()) == real.encode()
 
 
-def test_circles_and_links_to_nothing_are_refused() -> None:
+def test_circles_and_links_that_lead_out_are_refused() -> None:
     links = Links({b""})
     links.add(b"a", b"b")
     links.add(b"b", b"a")
-    links.add(b"gone", b"nowhere")
-    with pytest.raises(InvalidParameter, match="open /a: too many levels of symbolic links"):
+    links.add(b"out", b"../x")
+    with pytest.raises(InvalidParameter, match="statat a: too many levels of symbolic links"):
         links.followed(b"a/x")
-    with pytest.raises(InvalidParameter, match="open /gone: no such file or directory"):
-        links.followed(b"gone/x")
+    with pytest.raises(InvalidParameter, match="statat out: path escapes from parent"):
+        links.followed(b"out/x")
 
 
 def test_a_link_in_place_of_a_directory_counts_for_what_follows() -> None:
