@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import io
 import os
 import time
+import weakref
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,14 +24,22 @@ from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 
 CHUNK = 1 << 18
-"""Bytes read at once."""
+"""Bytes read at once, where one reader has them for itself."""
+PIECE = 1 << 15
+"""Bytes that become records at once: a follower keeps them in memory, and pauses after them."""
+AT_ONCE = 2
+"""Readers that parse at the same time. Each keeps the event loop from Python's one lock, and the
+pieces of all others wait as bytes, not as records."""
 LONGEST = 1 << 21
 """A line of a log file longer than this is not ours; reading stops there."""
 
 
+T = TypeVar("T")
+
+
 class _Line(msgspec.Struct):
     log: str = ""
-    stream: str = "stdout"
+    stream: StreamKind = StreamKind.STDOUT
     time: str = ""
     attrs: dict[str, str] = {}
 
@@ -41,7 +52,7 @@ def parse_line(line: bytes) -> LogRecord | None:
     try:
         raw = _decoder.decode(line)
         return LogRecord(
-            stream=StreamKind(raw.stream),
+            stream=raw.stream,
             time_ns=parse_time(raw.time),
             data=raw.log.encode("utf-8", "replace"),
             attributes=raw.attrs,
@@ -50,6 +61,7 @@ def parse_line(line: bytes) -> LogRecord | None:
         return None
 
 
+@functools.lru_cache(maxsize=64)  # what was written together has one time
 def parse_time(text: str) -> int:
     """Return ns since the epoch of a time that ``logfile.stamp`` made. Raises ValueError."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
@@ -95,6 +107,17 @@ def last_lines(path: Path, count: int, end: int | None = None) -> list[bytes]:
             text = file.read(step) + text
     lines = text.split(b"\n")[:-1]
     return lines[-count:] if count else []
+
+
+_gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_gates = weakref.WeakKeyDictionary()
+
+
+async def _in_turn(work: Callable[[], T]) -> T:
+    """Do a reader's work in a thread when it is its turn: there may be hundreds of readers."""
+    gate = _gates.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
+    async with gate:
+        return await asyncio.to_thread(work)
 
 
 class LogReader:
@@ -173,7 +196,7 @@ class LogReader:
                 self._file = self._path.open("rb")
             if self._file is None:
                 return None
-        part = self._file.read(CHUNK)
+        part = self._file.read(PIECE)
         if not part:
             return None
         pieces = (self._rest + part).split(b"\n")
@@ -242,7 +265,7 @@ class LogReader:
             # Looked at before reading: what is written in between sets it again.
             ended = self._writer is None or self._writer.closed
             self._changed.clear()
-            while (records := await asyncio.to_thread(self._more)) is not None:
+            while (records := await _in_turn(self._more)) is not None:
                 for record in records:
                     yield record
             if self._next_file():
