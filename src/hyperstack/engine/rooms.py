@@ -133,7 +133,8 @@ async def _mounts(core: Core, container: Container, prefix: str) -> _Mounts:
             continue
         source = await core.volumes.mount_source(mount, container.id)
         name = f"{prefix}m{number}"
-        flags = 0 if mount.read_write else 1
+        # What the host keeps read-only the guest need not; mounts below take its flags over there.
+        flags = 0 if mount.read_write or mount.read_only_non_recursive else 1
         if mount.type == "bind" and (end := await asyncio.to_thread(sockets.find, source)):
             found.sockets[f"/{name}"] = end.path
             found.mounts.append(sockets.mount(end, f"/{name}", mount.destination, flags))
