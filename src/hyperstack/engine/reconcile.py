@@ -104,7 +104,7 @@ async def _finish_leave(core: Core, sandbox: Sandbox, identifier: ContainerId) -
     async with core.table.lock(identifier):
         live = core.live.get(identifier)
         if live is None or live.sandbox is not sandbox:
-            await siblings.leave(core, identifier, sandbox)
+            await siblings.finish(core, identifier, sandbox)
 
 
 async def _look(sandbox: Sandbox) -> messages.State:

@@ -180,6 +180,15 @@ async def leave(core: Core, identifier: ContainerId, sandbox: Sandbox) -> None:
         await in_any_case("limits", share_out(core, sandbox))
 
 
+async def finish(core: Core, identifier: ContainerId, sandbox: Sandbox) -> None:
+    """Take out of a sandbox what an earlier daemon was bringing in or out when it died."""
+    cards = [e.tap for e in core.networks.book.of(identifier) if e.sandbox == sandbox.id]
+    await in_any_case(
+        "what was half added", sandbox.machine.recover([_disk_name(identifier)], cards)
+    )
+    await leave(core, identifier, sandbox)
+
+
 async def _vacate(core: Core, identifier: ContainerId, sandbox: Sandbox) -> None:
     await _forget_processes(identifier, sandbox)
     await _removed(identifier, sandbox)
@@ -188,7 +197,8 @@ async def _vacate(core: Core, identifier: ContainerId, sandbox: Sandbox) -> None
     if f"disk:{name}" in machine.record.slots:
         await machine.remove_disk(name)
     names = row.mounts.get(identifier, ())
-    await core.sandboxes.unshare(sandbox, [name for name in names if not name.startswith("/")])
+    shared = [name for name in names if not name.startswith("/")]
+    await in_any_case("a sandbox's share", core.sandboxes.unshare(sandbox, shared))
     row.mounts = {owner: held for owner, held in row.mounts.items() if owner != identifier}
     row.sockets = {name: path for name, path in row.sockets.items() if name not in names}
     if row.first == identifier:

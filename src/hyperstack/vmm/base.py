@@ -7,6 +7,7 @@ The daemon may die at any time: ``Machine.record`` is enough for ``Driver.adopt`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -161,6 +162,10 @@ class Machine(Protocol):
 
     async def remove_disk(self, name: str) -> None:
         """Take a disk (that the guest has unmounted) away."""
+        ...
+
+    async def recover(self, disks: Sequence[str], nics: Sequence[str]) -> None:
+        """Take these away unless the record knows them: a daemon died while it was adding them."""
         ...
 
     async def add_nic(self, tap: Tap) -> None:

@@ -75,7 +75,8 @@ class Clients:
                 self._docker("cp", "/etc/hostname", f"{name}:/tmp/x")
             elif action != "none":
                 self._docker(action, name)
-            self._docker("run", "--rm", "--name", f"{name}rm", "busybox", "true")
+            joined = self._random.choice(((), ("--network", "container:counter", "-v", "/data")))
+            self._docker("run", "--rm", "--name", f"{name}rm", *joined, "busybox", "true")
             if self._random.random() < 0.7:
                 self._docker("rm", "-f", "-v", name)
             self._docker("import", "/dev/null", f"junk:{number}")
@@ -106,7 +107,8 @@ def inspect(host: Host, name: str) -> dict[str, Any]:
 def test_the_daemon_may_be_killed_at_any_instant(victim: Host) -> None:
     chance = random.Random(SEED)
     print(f"HYPER_SEED={SEED}")
-    victim.docker("run", "-d", "--name", "counter", "-p", "8099:80", "busybox", "sh", "-c", COUNT)
+    victim.docker("run", "-d", "--name", "counter", "-p", "8099:80", "-v", "/data", "busybox",
+                  "sh", "-c", COUNT)  # fmt: skip
     pid = inspect(victim, "counter")["State"]["Pid"]
     with Clients(victim) as clients:
         for _ in range(KILLS):
@@ -120,6 +122,9 @@ def test_the_daemon_may_be_killed_at_any_instant(victim: Host) -> None:
             assert state["Running"], f"{state}\n{victim.log.read_text()[-6000:]}"
             assert state["Pid"] == pid
     assert not clients.hung
+    # Whoever was moving in or out of its machine when a daemon died is out.
+    victim.docker("run", "--rm", "--network", "container:counter", "busybox", "true")
+    assert len(list((victim.data_root / "sandboxes").glob("*/disks/*"))) == 1
     _check_counter(victim)
     _check_states(victim)
     victim.remove_everything()
@@ -132,7 +137,7 @@ def _check_counter(host: Host) -> None:
     numbers = [int(line) for line in host.docker("logs", "counter").out.split()]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 10
-    host.docker("rm", "counter")
+    host.docker("rm", "-v", "counter")
 
 
 def _check_states(host: Host) -> None:

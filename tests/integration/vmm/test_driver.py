@@ -290,6 +290,10 @@ async def test_the_next_daemon_adopts_a_machine_with_all_that_it_has(place: Plac
         if room.driver.capabilities.hot_disk:
             await machine.add_disk(room.ext4("hot"))
         stored = msgspec.json.encode(machine.record)
+        lost, tap = room.ext4("lost"), room.tap("nic0", MAC)
+        if room.driver.capabilities.hot_disk:  # the daemon dies before it has stored that
+            await machine.add_disk(lost)
+            await machine.add_nic(tap)
         await guest.client.close()
         await machine.close()
 
@@ -308,6 +312,11 @@ async def test_the_next_daemon_adopts_a_machine_with_all_that_it_has(place: Plac
         if room.driver.capabilities.hot_disk:
             await machine.remove_disk("hot")
             assert "hot" not in str(machine.record.slots)
+            for _ in range(2):
+                await machine.recover(["lost"], ["nic0"])
+            assert machine.disk("scratch")
+            await machine.add_disk(lost)
+            await machine.add_nic(tap)
         await machine.pause()
         await machine.resume()
         await guest.client.close()

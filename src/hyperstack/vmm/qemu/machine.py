@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ KEEP_FREE = 24 << 20
 """Bytes beyond the kernel's own that a guest is not even asked for."""
 RESIZE_STEPS = 100
 RESIZE_PAUSE = 0.1
+UNKNOWN = "Failed to find node"
+"""What QEMU answers where there is no such disk."""
 STALLED = 10
 """Steps without any progress after which a guest has given what it can."""
 
@@ -118,6 +120,31 @@ class QemuMachine(RunningMachine):
             for folder in (self._layers, self._disks):
                 files.unlink(folder, name)
             self._give_back(key)
+
+    async def recover(self, disks: Sequence[str], nics: Sequence[str]) -> None:
+        """Take these away unless the record knows them: a daemon died while it was adding them.
+
+        Raises GuestError.
+        """
+        slots = self._record.slots
+        for name in disks:
+            if devices.disk_key(name) not in slots:
+                await _to_its_end(self._take_disk(name))
+        for name in nics:
+            if devices.nic_key(name) not in slots:
+                await _to_its_end(self._take_nic(name))
+
+    async def _take_disk(self, name: str) -> None:
+        async with self._changing, self._monitor(f"let go of disk {name}") as monitor:
+            await _unplug(monitor, devices.node(name))
+            await _release(monitor, name)
+            files.unlink(self._disks, name)
+
+    async def _take_nic(self, name: str) -> None:
+        async with self._changing, self._monitor(f"let go of network card {name}") as monitor:
+            await _unplug(monitor, devices.nic_node(name))
+            with contextlib.suppress(GuestError):  # it may not have come so far
+                await monitor.execute("netdev_del", id=f"net-{name}")
 
     async def add_nic(self, tap: Tap) -> None:
         """Give the running guest another network card. Raises GuestError."""
@@ -228,7 +255,9 @@ async def _release(monitor: qmp.Monitor, name: str) -> None:
     for step in range(RELEASE_STEPS):
         try:
             await monitor.execute("blockdev-del", node_name=devices.node(name))
-        except GuestError:
+        except GuestError as error:
+            if UNKNOWN in error.message:
+                return
             if step == RELEASE_STEPS - 1:
                 raise
             await asyncio.sleep(RELEASE_PAUSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -24,12 +25,18 @@ KEEP_FREE = 24 << 20
 """Bytes that a guest is left with when it gives up memory."""
 BUSY = "Device is currently open"
 """What the kernel's ubd driver answers (arch/um/drivers/ubd_kern.c)."""
+MISSING = "Device doesn't exist"
+"""What its management console answers (arch/um/drivers/mconsole_kern.c)."""
 CLOSED_WITHIN = 2.0
 CLOSED_PAUSE = 0.02
 """Seconds in which the guest's kernel must have closed a disk, and between two looks."""
 RESIZE_STEPS = 20
 RESIZE_PAUSE = 0.05
 """Seconds in which the guest's kernel may write back and forget what it caches."""
+
+
+def _slots_of(slots: Mapping[str, int], kind: str) -> set[int]:
+    return {slot for name, slot in slots.items() if name.startswith(kind)}
 
 
 class UmlMachine(RunningMachine):
@@ -83,12 +90,40 @@ class UmlMachine(RunningMachine):
                 files.unlink(folder, name)
             self._give_back(key)
 
+    async def recover(self, disks: Sequence[str], nics: Sequence[str]) -> None:
+        """Take these away unless the record knows them: a daemon died while it was adding them.
+
+        The kernel says which disk is where, and of cards nothing: the unknown ones go. Raises
+        GuestError.
+        """
+        async with self._changing:
+            used = self._record.slots
+            for slot in range(command.FIRST_DISK, command.LAST_DISK + 1):
+                if slot in _slots_of(used, "disk:"):
+                    continue
+                name = (await self._mconsole.command(f"config ubd{slot}")).rpartition("/")[2]
+                if name in disks:
+                    await self._remove_idle(f"ubd{slot}")
+                    files.unlink(self._disks, name)
+            known = _slots_of(used, "nic:")
+            for slot in range(command.AGENT_NIC + 1, max(known, default=0) + len(nics) + 1):
+                if slot not in known:
+                    await self._remove(f"vec{slot}")
+
+    async def _remove(self, device: str) -> None:
+        """Remove a device, if it is there."""
+        try:
+            await self._mconsole.command(f"remove {device}")
+        except GuestError as error:
+            if MISSING not in str(error):
+                raise
+
     async def _remove_idle(self, device: str) -> None:
         """Remove a device; a kernel closes what was unmounted a while after the call returned."""
         bound = time.monotonic() + CLOSED_WITHIN
         while True:
             try:
-                await self._mconsole.command(f"remove {device}")
+                await self._remove(device)
                 return
             except GuestError as error:
                 if BUSY not in str(error) or time.monotonic() > bound:
@@ -107,16 +142,14 @@ class UmlMachine(RunningMachine):
         """Take a network card away. Raises GuestError if it is still up in the guest."""
         async with self._changing:
             key = command.nic_key(name)
-            await self._mconsole.command(f"remove vec{self._slot(key)}")
+            await self._remove(f"vec{self._slot(key)}")
             self._give_back(key)
 
     def _free(self, key: str, kind: str, first: int, last: int) -> int:
         slots = self._record.slots
         if key in slots:
             raise GuestError(f"the virtual machine has a {key.replace(':', ' ')} already")
-        return free_slot(
-            {slot for name, slot in slots.items() if name.startswith(kind)}, first, last
-        )
+        return free_slot(_slots_of(slots, kind), first, last)
 
     # Running
 
