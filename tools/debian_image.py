@@ -22,6 +22,8 @@ from hyperstack.errors import HyperError
 from hyperstack.guest.kitapt import host_mirror
 
 CACHE = Path(os.environ.get("HYPER_IMAGE_CACHE", "/var/cache/hyper-images"))
+FORM = 2
+"""Of the tars: another number makes cached ones anew."""
 SUITE = "bookworm"
 USERS = (
     "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
@@ -113,9 +115,10 @@ def _additions(recipe: Recipe, applets: Sequence[str], present: set[str], progra
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for folder, mode in (("tmp", 0o1777), ("root", 0o700), ("run", 0o755), ("proc", 0o555)):
-            entry = _entry(f"./{folder}", mode)
-            entry.type = tarfile.DIRTYPE
-            tar.addfile(entry)
+            if f"./{folder}" not in present and folder not in recipe.folders:
+                entry = _entry(f"./{folder}", mode)
+                entry.type = tarfile.DIRTYPE
+                tar.addfile(entry)
         texts = {"etc/passwd": USERS, "etc/group": GROUPS, **recipe.files}
         for name, text in texts.items():
             data = text.encode()
@@ -167,12 +170,14 @@ def _bootstrap(recipe: Recipe, target: Path) -> None:
 def make(name: str) -> Path:
     """Return the tar of an image's root file system, made if it is not in the cache."""
     recipe = RECIPES[name]
-    digest = hashlib.sha256(repr((SUITE, USERS, GROUPS, recipe)).encode()).hexdigest()[:12]
+    made_of = (FORM, SUITE, USERS, GROUPS, recipe)
+    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
     target = CACHE / f"{name}-{digest}.tar"
     if target.exists():
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
     partial = CACHE / f".{name}-{digest}.{os.getpid()}.tar"
+    joined = partial.with_suffix(".joined")
     try:
         _bootstrap(recipe, partial)
         with tarfile.open(partial) as tar:
@@ -184,16 +189,26 @@ def make(name: str) -> Path:
         ).stdout.split()
         programs = "./usr/bin" if merged else "./bin"
         additions = io.BytesIO(_additions(recipe, applets, present, programs))
-        with (
-            tarfile.open(partial, "a", format=tarfile.PAX_FORMAT) as tar,
-            tarfile.open(fileobj=additions) as added,
-        ):
-            for entry in added:
-                tar.addfile(entry, added.extractfile(entry) if entry.isfile() else None)
-        partial.rename(target)
+        _join(partial, additions, joined)
+        joined.rename(target)
     finally:
         partial.unlink(missing_ok=True)
+        joined.unlink(missing_ok=True)
     return target
+
+
+def _join(root: Path, additions: io.BytesIO, target: Path) -> None:
+    """Write both tars as one, without what the additions replace: Docker takes no path twice."""
+    with (
+        tarfile.open(root) as old,
+        tarfile.open(fileobj=additions) as added,
+        tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        replaced = set(added.getnames())
+        for source, left_out in ((old, replaced), (added, set[str]())):
+            for entry in source:
+                if entry.name not in left_out:
+                    tar.addfile(entry, source.extractfile(entry) if entry.isfile() else None)
 
 
 def main() -> None:
