@@ -15,6 +15,7 @@ import pytest
 
 from tests.conformance.raw import ask
 from tests.framework.host import DOCKER, KIT_DIR, Host, running_host
+from tests.framework.pki import make_pki
 
 HYPERD = Path(sys.executable).with_name("hyperd")
 
@@ -108,21 +109,7 @@ def test_hangup_reloads_what_can_be_reloaded(host: Host, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA, and certificates of a server and a client, named as the CLI wants them."""
-    folder = tmp_path_factory.mktemp("pki")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-
-    def openssl(*args: str) -> None:
-        subprocess.run(["openssl", *args], check=True, capture_output=True, cwd=folder)
-
-    openssl("req", "-x509", *key, "-subj", "/CN=ca", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    for name, usage in (("server", "serverAuth"), ("", "clientAuth")):
-        prefix = f"{name}-" if name else ""
-        (folder / "ext").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n")
-        openssl("req", *key, "-subj", f"/CN={usage}", "-keyout", f"{prefix}key.pem", "-out", "csr")
-        signing = ["-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2"]
-        openssl("x509", "-req", *signing, "-in", "csr", "-extfile", "ext",
-                "-out", f"{prefix}cert.pem")  # fmt: skip
-    return folder
+    return make_pki(tmp_path_factory.mktemp("pki"))
 
 
 def test_the_cli_over_mutual_tls_gets_output_after_the_end_of_input(

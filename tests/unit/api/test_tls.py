@@ -97,12 +97,19 @@ async def test_a_client_without_one_of_ours_is_not(
         assert await greet(int(api.path), client(pki, "client")) == b"HTTP/1.1 200"
 
 
-async def test_plain_bytes_on_a_tls_port_end_the_connection(pki: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [(b"GET /hello HTTP/1.1\r\nHost: d\r\n\r\n", True), (b"\x00\xff\x00\xff\r\n\r\n", False)],
+)
+async def test_plain_bytes_on_a_tls_port_end_the_connection(
+    pki: Path, tmp_path: Path, sent: bytes, told: bool
+) -> None:
     async with serving(tmp_path, server_context(config(pki)), tcp=True) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(api.path))
-        writer.write(b"GET /hello HTTP/1.1\r\nHost: d\r\n\r\n")
+        writer.write(sent)
         answer = await asyncio.wait_for(reader.read(), 5)
-        assert b"HTTP" not in answer
+        assert (b"Client sent an HTTP request to an HTTPS server." in answer) is told
+        assert b"200" not in answer
         writer.close()
 
 

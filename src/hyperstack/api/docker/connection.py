@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from hyperstack.api.docker.hangup import HangupWatch
-from hyperstack.api.docker.tls import TlsEngine
+from hyperstack.api.docker.tls import PLAIN_HTTP, TlsEngine
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,10 @@ class Connection(asyncio.Protocol):
                 self._queue(text)
         except ssl.SSLError as error:
             log.debug("TLS: %s", error)
-            self._flush_tls()
+            if self._tls.plain_http and self._transport is not None:
+                self._transport.write(PLAIN_HTTP)
+            else:
+                self._flush_tls()
             self.abort(soft=True)
             return
         self._flush_tls()

@@ -53,6 +53,13 @@ def _require_clients(context: ssl.SSLContext, authority: Path | None) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
 
 
+PLAIN_HTTP = (
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
+"""What Go's server says, in plain text, to who forgot TLS."""
+_REQUESTS = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")
+
+
 class TlsEngine:
     """One connection's TLS: cipher text in, plain text out, and the other way round."""
 
@@ -63,10 +70,12 @@ class TlsEngine:
         self.ready = False
         self.ended = False
         """The peer has said that it sends no more."""
+        self._first = b""
 
     def receive(self, data: bytes) -> Iterator[bytes]:
         """Take bytes from the wire and yield plain text. Raises ssl.SSLError."""
         self._in.write(data)
+        self._first = self._first or data[:5]
         if not self.ready:
             try:
                 self._tls.do_handshake()
@@ -84,6 +93,11 @@ class TlsEngine:
                 self.ended = True
                 return
             yield text
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether what the peer sent is a request without TLS."""
+        return self._first in _REQUESTS
 
     def send(self, data: bytes | bytearray | memoryview) -> bytes:
         """Return what goes on the wire for plain text."""
