@@ -48,6 +48,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, worker_number: int) -> Iter
         ask(host, "GET", "/v1.51/containers/json?all=1")
         yield host
         host.remove_everything()
+        host.docker("volume", "prune", "-af")
         host.docker("rmi", "-f", *set(host.docker("images", "-aq").out.split()))
         bound = time.monotonic() + 20
         while (left := leftovers(host)) and time.monotonic() < bound:
