@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import is_id
 from hyperstack.image import tarfmt
 from hyperstack.image.content import mapped
 from hyperstack.image.layout import IMAGE_NAME, REF_NAME
+from hyperstack.image.manifest import Platform
 from hyperstack.image.reference import Reference, is_digest
 from hyperstack.image.registryside import manifest_of
 from hyperstack.image.store import ImageStore
@@ -38,20 +39,28 @@ class Chosen:
     names: list[Reference] = field(default_factory=list)
 
 
-def save(store: ImageStore, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+def save(
+    store: ImageStore, refs: Sequence[str], platform: Platform | None = None
+) -> AsyncGenerator[bytes, None]:
     """Return the archive of *refs*: a name saves that tag, a repository all its tags.
 
-    Raises InvalidParameter and NotFound at once, before there is a byte.
+    Raises InternalError for what is no name or another platform's than *platform* (dockerd calls
+    both its own failure) and NotFound at once, before there is a byte.
     """
     chosen: dict[str, Chosen] = {}
     for ref in refs:
         for image, name in _resolve(store, ref):
+            _check(image, platform)
             one = chosen.setdefault(image.id, Chosen(image=image))
             if name is not None and name not in one.names:
                 one.names.append(name)
-    if not chosen:
-        raise InvalidParameter("no images to save")
     return _archive(store, list(chosen.values()))
+
+
+def _check(image: Image, platform: Platform | None) -> None:
+    made_for = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+    if platform is not None and not platform.accepts(made_for):
+        raise InternalError(f"no suitable export target found for platform {platform}")
 
 
 def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | None]]:
@@ -59,7 +68,10 @@ def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | N
     if is_id(ref) or is_digest(ref):
         yield store.catalog.get(ref), None
         return
-    reference = Reference.parse(ref)
+    try:
+        reference = Reference.parse(ref)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error
     if reference.is_name_only:
         found = [
             (image, name)
@@ -73,7 +85,8 @@ def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | N
     try:
         image = store.catalog.get(ref)
     except NotFound:
-        raise NotFound(f"No such image: {ref}") from None
+        gone = "reference does not exist" if reference.digest else f"No such image: {ref}"
+        raise NotFound(gone) from None
     named = store.catalog.named(reference.tagged().canonical()) == image.id
     yield image, reference.tagged() if named and reference.digest is None else None
 
@@ -127,7 +140,7 @@ class _Content:
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and bytes of the files that describe the images."""
         yield "index.json", _json(self._index())
-        yield "manifest.json", _json([self._entry(one) for one in self._chosen])
+        yield "manifest.json", _json([self._entry(one) for one in self._chosen] or None)
         yield "oci-layout", _json({"imageLayoutVersion": "1.0.0"})
         if repositories := self._repositories():
             yield "repositories", _json(repositories)
@@ -145,7 +158,7 @@ class _Content:
         return {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": entries,
+            "manifests": entries or None,
         }
 
     def _entry(self, one: Chosen) -> dict[str, Any]:

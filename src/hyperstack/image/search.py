@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 from urllib.parse import urlencode
@@ -52,7 +54,7 @@ async def search(
     """
     wanted = _filters(filters or {})
     if limit and not 1 <= limit <= MAX_LIMIT:
-        raise InvalidParameter(f"Limit {limit} is outside the range of [1, {MAX_LIMIT}]")
+        raise InvalidParameter(f"limit {limit} is outside the range of [1, {MAX_LIMIT}]")
     host, word = _split(term)
     query = urlencode({"q": word, "n": limit or DEFAULT_LIMIT})
     try:
@@ -63,6 +65,8 @@ async def search(
         raise translate(fault) from fault
     except ValueError as error:
         raise InvalidParameter(f'invalid registry address "{host}"') from error
+    if wanted.automated:
+        return []  # nothing is called so any more
     found = [_clean(result) for result in _results(answer.body)]
     return [result for result in found if _matches(result, wanted)]
 
@@ -70,24 +74,50 @@ async def search(
 async def _ask(
     transport: Transport, config: Config, host: str, query: str, auth: AuthConfig
 ) -> Answer:
-    secure = URL(f"https://{host}/v1/search?{query}", encoded=True)
-    insecure = host != INDEX and is_insecure(config.insecure_registries, secure)
-    header = auth.basic() if auth.username else None
-    headers = {"X-Docker-Token": "true"}
-    request = Request(
-        method="GET", url=secure, headers=headers, authorization=header, verify=not insecure
+    url = URL(f"https://{host}/v1/search?{query}", encoded=True)
+    insecure = host != INDEX and is_insecure(config.insecure_registries, url)
+    if host != INDEX and await _scheme(transport, host, verify=not insecure) == "http":
+        url = url.with_scheme("http")
+    answer = await transport.fetch(
+        Request(
+            method="GET",
+            url=url,
+            headers={"X-Docker-Token": "true"},
+            authorization=auth.basic() if auth.username else None,
+            verify=not insecure,
+        ),
+        MAX_ANSWER,
     )
-    try:
-        answer = await transport.fetch(request, MAX_ANSWER)
-    except Unreachable as fault:
-        if not insecure or not fault.endpoint_down:
-            raise
-        plain = secure.with_scheme("http")
-        request = Request(method="GET", url=plain, headers=headers, authorization=header)
-        answer = await transport.fetch(request, MAX_ANSWER)
     if answer.status != 200:
         raise Refused(f"Unexpected status code {answer.status}", status=answer.status)
     return answer
+
+
+async def _scheme(transport: Transport, host: str, *, verify: bool) -> str:
+    """Ask an index that is not Docker Hub's whether it is there; return how it wants to be asked.
+
+    Raises InvalidParameter in Docker's words if it does not answer.
+    """
+    refusals = []
+    for scheme in ("https",) if verify else ("https", "http"):
+        url = URL(f"{scheme}://{host}/v1/_ping", encoded=True)
+        try:
+            await transport.fetch(Request(method="GET", url=url, verify=verify), MAX_ANSWER)
+            return scheme
+        except Unreachable as fault:
+            refusals.append(fault.message)
+    if verify:
+        raise InvalidParameter(
+            f"invalid registry endpoint https://{host}/v1/: {refusals[0]}. If this private "
+            "registry supports only HTTP or HTTPS with an unknown CA certificate, please add "
+            f"`--insecure-registry {host}` to the daemon's arguments. In the case of HTTPS, if you "
+            "have access to the registry's CA certificate, no need for the flag; simply place the "
+            f"CA certificate at /etc/docker/certs.d/{host}/ca.crt"
+        )
+    raise InvalidParameter(
+        f'invalid registry endpoint "http://{host}/v1/". HTTPS attempt: {refusals[0]}. '
+        f"HTTP attempt: {refusals[1]}"
+    )
 
 
 def _split(term: str) -> tuple[str, str]:
@@ -109,12 +139,17 @@ def _results(body: bytes) -> tuple[SearchResult, ...]:
         plain = without_nulls(msgspec.json.decode(body))
         return msgspec.convert(plain, _Results).results
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InternalError("the index's answer is not valid JSON of its kind") from error
+        raise InternalError(
+            "error decoding registry search results: not JSON of its kind"
+        ) from error
 
 
 def _clean(result: SearchResult) -> SearchResult:
     return msgspec.structs.replace(
-        result, name=printable(result.name, 512), description=printable(result.description)
+        result,
+        name=printable(result.name, 512),
+        description=printable(result.description),
+        is_automated=False,
     )
 
 
@@ -130,8 +165,11 @@ def _filters(filters: Mapping[str, Sequence[str]]) -> _Filters:
             raise InvalidParameter(f"invalid filter '{key}'")
     stars = 0
     for text in filters.get("stars", ()):
-        if not text.isdigit():
-            raise InvalidParameter(f"invalid filter 'stars={text}'")
+        if not re.fullmatch("[+-]?[0-9]{1,18}", text):
+            raise InvalidParameter(
+                f"invalid filter 'stars={text}': strconv.Atoi: parsing {json.dumps(text)}: "
+                "invalid syntax"
+            )
         stars = max(stars, int(text))
     return _Filters(
         official=_bool(filters, "is-official"),
@@ -146,13 +184,11 @@ def _bool(filters: Mapping[str, Sequence[str]], key: str) -> bool | None:
         return None
     words = {"1": True, "true": True, "0": False, "false": False}
     if len(values) > 1 or values[0] not in words:
-        raise InvalidParameter(f"invalid filter '{key}={list(values)}'")
+        raise InvalidParameter(f"invalid filter '{key}=[{' '.join(values)}]'")
     return words[values[0]]
 
 
 def _matches(result: SearchResult, wanted: _Filters) -> bool:
     return (
-        (wanted.official is None or result.is_official == wanted.official)
-        and (wanted.automated is None or result.is_automated == wanted.automated)
-        and result.star_count >= wanted.stars
-    )
+        wanted.official is None or result.is_official == wanted.official
+    ) and result.star_count >= wanted.stars

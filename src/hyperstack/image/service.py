@@ -219,9 +219,11 @@ class ImageService:
         """Take in what ``save`` wrote, here or elsewhere; see ``load.py``."""
         return load.load(self._store, body, quiet=quiet, platform=platform)
 
-    def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    def save(
+        self, refs: Sequence[str], platform: Platform | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Return images as one tar; see ``save.py``. Raises at once for an unknown *ref*."""
-        return save.save(self._store, refs)
+        return save.save(self._store, refs, platform)
 
     async def pull(
         self,

@@ -193,10 +193,10 @@ async def save(request: Request, engine: Engine) -> None:
     """``GET /images/get`` and ``GET /images/{name}/get``"""
     names = [request.name] if "name" in request.params else request.query.all("names")
     # One parameter may hold several names, as some SDKs send them.
-    names = [part for name in names for part in name.split(",") if part]
+    names = [part for name in names for part in name.split(",")]
     if len(names) > MOST_NAMES:
         raise InvalidParameter(f"more than {MOST_NAMES} images cannot be saved at once")
-    chunks = engine.images.save(names)
+    chunks = engine.images.save(names, _one_platform(request))
     async with closing(chunks):
         stream = None
         async for chunk in chunks:
@@ -213,11 +213,18 @@ async def search(request: Request, engine: Engine) -> None:
     found = await ask(
         engine.config,
         request.query.text("term"),
-        limit=request.query.integer("limit"),
+        limit=_limit(request),
         filters=request.filters,
         auth=_auth(request),
     )
     await request.answer_json(found)
+
+
+def _limit(request: Request) -> int:
+    try:
+        return request.query.integer("limit")
+    except InvalidParameter as error:
+        raise InvalidParameter(f"invalid limit specified: {error.message}") from None
 
 
 async def distribution(request: Request, engine: Engine) -> None:

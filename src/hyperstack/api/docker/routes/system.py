@@ -12,7 +12,6 @@ from hyperstack.api.docker.routes.containers import image_name
 from hyperstack.api.docker.schema import info as schema_info
 from hyperstack.api.docker.schema import system as schema
 from hyperstack.api.docker.schema.image import image_summary
-from hyperstack.api.docker.schema.inspect import MODERN
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.volume import volume
 from hyperstack.engine.logging import DRIVERS
@@ -85,15 +84,17 @@ def _images(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str,
     uses = engine.system.image_uses()
     shared = engine.images.shared_sizes()
     return [
-        image_summary(i, request.version, containers=uses[i.id], shared=shared.get(i.id, 0))
+        image_summary(
+            i, request.version, containers=uses[i.id], shared=shared.get(i.id, 0), usage=True
+        )
         for i in used.images
     ]
 
 
 def _containers(request: Request, engine: Engine, used: DiskUsage) -> list[dict[str, Any]]:
-    modern = request.version >= MODERN
+    names = engine.containers.link_names
     return [
-        container_summary(c, image=image_name(engine, c), modern=modern, sizes=(rw, root))
+        container_summary(c, image=image_name(engine, c), names=names(c), sizes=(rw, root))
         for c, rw, root in used.containers
     ]
 

@@ -63,8 +63,9 @@ def image_summary(
     *,
     containers: int = -1,
     shared: int = -1,
+    usage: bool = False,
 ) -> dict[str, Any]:
-    """Return an image as lists show it; -1 is "not counted"."""
+    """Return an image as lists show it; -1 is "not counted". *usage*: as ``system df`` shows it."""
     made: dict[str, Any] = {
         "Containers": containers,
         "Created": image.created_ns // NS,
@@ -76,7 +77,11 @@ def image_summary(
         "SharedSize": shared,
         "Size": image.size,
     }
-    if version < (1, 43) and not image.names:
+    if usage:
+        # Nobody has brought these lists into the form of any version.
+        made["RepoTags"] = made["RepoTags"] or None
+        made["RepoDigests"] = made["RepoDigests"] or None
+    elif version < (1, 43) and not image.names:
         # Old clients print what they are given; new ones put <none> themselves.
         name = image.repo_digests[0].partition("@")[0] if image.repo_digests else "<none>"
         made["RepoTags"] = [f"{name}:<none>"]
