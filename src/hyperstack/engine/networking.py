@@ -216,16 +216,7 @@ def attachment_of(
     wanted: list[ports.Want] = []
     exposed: tuple[str, ...] = ()
     if publish:
-        wanted = ports.wants(
-            container.host.port_bindings,
-            container.config.exposed_ports,
-            publish_all=container.host.publish_all_ports,
-            default_address=network.options.get(HOST_BINDING)
-            or core.config.default_publish_address,
-            ipv6=host.speaks_ipv6(),
-        )
-        published = {f"{want.port}/{want.protocol}" for want in wanted}
-        exposed = tuple(p for p in container.config.exposed_ports if p not in published)
+        wanted, exposed = wanted_ports(core, container, network)
     return Attachment(
         network=network,
         container=container.id,
@@ -239,6 +230,22 @@ def attachment_of(
         wants=wanted,
         exposed=exposed,
     )
+
+
+def wanted_ports(
+    core: Core, container: Container, network: Network
+) -> tuple[list[ports.Want], tuple[str, ...]]:
+    """Return what a container publishes on a network, and what it only exposes."""
+    wanted = ports.wants(
+        container.host.port_bindings,
+        container.config.exposed_ports,
+        publish_all=container.host.publish_all_ports,
+        default_address=network.options.get(HOST_BINDING) or core.config.default_publish_address,
+        ipv6=host.speaks_ipv6(),
+    )
+    published = {f"{want.port}/{want.protocol}" for want in wanted}
+    exposed = map(ports.named, container.config.exposed_ports)
+    return wanted, tuple(port for port in exposed if port not in published)
 
 
 def tap_of(core: Core, endpoint: Endpoint, network: Network) -> Tap:

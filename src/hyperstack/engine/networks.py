@@ -216,6 +216,7 @@ class NetworkService:
             raise
         await _remember(core, sandbox)
         container.state.endpoints[network.name] = networking.state_of(endpoint, network, container)
+        await self._republish(live, {network.name: wish})
 
     def _name(self, container: Container, network: Network) -> None:
         """Write the names of a new endpoint, which depend on the wish, into the state."""
@@ -268,8 +269,26 @@ class NetworkService:
                 await core.networks.disconnect(endpoint)
                 await _remember(core, sandbox)
         container.state.endpoints.pop(network.name, None)
-        container.state.ports = networking.ports_of(core.networks.book.of(container.id))
         await self._reroute(live)
+        await self._republish(live, {})
+
+    async def _republish(self, live: Live, new: dict[str, EndpointSettings]) -> None:
+        """Publish the ports on the network that leads outside now, unless another one has them.
+
+        *new* are wishes that the container has not yet. Raises HyperError.
+        """
+        core, container = self._core, live.container
+        book = core.networks.book
+        gateways = networking.gateways_of(core, container, new)
+        for endpoint in book.of(container.id):
+            network = book.by_id(endpoint.network)
+            first = endpoint.id == (gateways.get(4) or gateways.get(6))
+            if first and network is not None and not _has_ports(book.of(container.id)):
+                wants, exposed = networking.wanted_ports(core, container, network)
+                await core.networks.republish(
+                    endpoint, container.name, wants, exposed, live.sandbox.row.uid
+                )
+        container.state.ports = networking.ports_of(book.of(container.id))
 
     async def _reroute(self, live: Live) -> None:
         """Give the default route to the network that has it now; the agent replaces what is."""
@@ -287,6 +306,10 @@ async def _remember(core: Core, sandbox: Sandbox) -> None:
     """Store which NICs the machine has now, for the next daemon."""
     sandbox.row.machine = sandbox.machine.record
     await put_sandbox(core.db, sandbox.row)
+
+
+def _has_ports(endpoints: list[Endpoint]) -> bool:
+    return any(endpoint.publications or endpoint.exposed for endpoint in endpoints)
 
 
 def _key(container: Container, network: Network) -> str | None:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from msgspec.structs import replace
+
 from hyperstack.config import Config
 from hyperstack.errors import Forbidden, HyperError, InternalError, InvalidParameter
 from hyperstack.events import EventBus
@@ -26,7 +28,7 @@ from hyperstack.network.firewall import Policy
 from hyperstack.network.ports import Occupied, Want
 from hyperstack.network.publish import Publisher
 from hyperstack.network.resolver import Resolver
-from hyperstack.network.rows import Endpoint, Network
+from hyperstack.network.rows import Endpoint, Network, Publication
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.network.settle import NetworkSpec
 from hyperstack.network.table import Table
@@ -284,14 +286,9 @@ class NetworkManager:
         ipv6 = ""
         try:
             ipv6 = self._address(network, 6, wish.ipv6)
-            publications = self.publisher.reserve(identifier, wish.wants)
-        except BaseException as error:
+            publications = self._ports(identifier, wish.container_name, wish.wants, ipv4 or ipv6)
+        except BaseException:
             self._give(network, ipv4, ipv6)
-            if isinstance(error, Occupied):
-                raise InternalError(
-                    "failed to set up container networking: driver failed programming external "
-                    f"connectivity on endpoint {wish.container_name} ({identifier}): {error}"
-                ) from error
             raise
         four = IPv4Address(ipv4) if ipv4 else None
         endpoint = Endpoint(
@@ -308,6 +305,34 @@ class NetworkManager:
         )
         self.book.add(endpoint)
         return endpoint
+
+    def _ports(
+        self, endpoint: EndpointId, name: str, wants: Sequence[Want], address: str
+    ) -> tuple[Publication, ...]:
+        try:
+            return self.publisher.reserve(endpoint, wants, address)
+        except Occupied as error:
+            raise InternalError(
+                f"driver failed programming external connectivity on endpoint {name} ({endpoint}): "
+                f"{error}"
+            ) from error
+
+    async def republish(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        wants: Sequence[Want],
+        exposed: tuple[str, ...],
+        uid: int,
+    ) -> None:
+        """Publish the ports of container *name* on an endpoint that it has. Raises HyperError."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSING)
+        publications = self._ports(endpoint.id, name, wants, endpoint.ipv4 or endpoint.ipv6)
+        made = replace(endpoint, publications=publications, exposed=exposed)
+        self.book.add(made)
+        await rows.put_endpoint(self._db, made)
+        await self.publisher.open(made, uid)
 
     def _address(self, network: Network, version: int, wish: str) -> str:
         pool = self.book.pool(network, version)

@@ -43,12 +43,16 @@ class Want:
     last: int
 
 
-Bound = tuple[Publication, socket.socket | None]
-"""A port and the socket that guards it, None where the host has no such protocol."""
+Bound = tuple[Publication, socket.socket]
+"""A port and the socket that guards it."""
 
 
 class Occupied(InternalError):
     """The port is taken; the message is Docker's, without the prefix that names the endpoint."""
+
+
+class Allocated(Occupied):
+    """It is another container's."""
 
 
 def parse(text: str) -> tuple[range, str]:
@@ -73,37 +77,33 @@ def wants(
 ) -> list[Want]:
     """Say what has to be published, fixed ports before random ones.
 
-    A binding without an address means all of IPv4 and, if *ipv6*, all of IPv6.
+    As Docker: what is not exposed is not published, whatever the bindings say. A binding without an
+    address means all of IPv4 and, if *ipv6*, all of IPv6.
     """
     found: list[Want] = []
-    for key, chosen in bindings.items():
-        numbers, protocol = parse(key)
+    for numbers, protocol in map(parse, dict.fromkeys(map(named, exposed))):
         for number in numbers:
-            for binding in chosen or (PortBinding(),):
-                found.append(
-                    _want(number, protocol, binding, numbers, default_address=default_address,
-                          ipv6=ipv6)
-                )  # fmt: skip
-    if publish_all:
-        known = {(want.protocol, want.port) for want in found}
-        for key in exposed:
-            numbers, protocol = parse(key)
-            for number in numbers:
-                if (protocol, number) not in known:
-                    addresses = _addresses("", default_address, ipv6)
-                    found.append(
-                        Want(protocol=protocol, port=number, addresses=addresses, first=0, last=0)
-                    )
+            chosen = bindings.get(f"{number}/{protocol}", ())
+            if not chosen and publish_all:
+                chosen = (PortBinding(),)
+            found += [
+                _want(number, protocol, one, default_address=default_address, ipv6=ipv6)
+                for one in chosen
+            ]
     if len(found) > MAX_PORTS:
         raise InvalidParameter(f"a container can publish at most {MAX_PORTS} ports")
     return sorted(found, key=lambda want: want.first == 0)
+
+
+def named(port: str) -> str:
+    """Return a port with its protocol, which is TCP unless it is said."""
+    return port if "/" in port else f"{port}/tcp"
 
 
 def _want(
     number: int,
     protocol: str,
     binding: PortBinding,
-    numbers: range,
     *,
     default_address: str,
     ipv6: bool,
@@ -112,10 +112,7 @@ def _want(
     if binding.host_port in ("", "0"):
         return Want(protocol=protocol, port=number, addresses=addresses, first=0, last=0)
     host, _ = parse(binding.host_port)
-    first, last = host[0], host[-1]
-    if len(numbers) > 1 and len(host) == len(numbers):
-        first = last = host[number - numbers[0]]
-    return Want(protocol=protocol, port=number, addresses=addresses, first=first, last=last)
+    return Want(protocol=protocol, port=number, addresses=addresses, first=host[0], last=host[-1])
 
 
 def _addresses(host_ip: str, default_address: str, ipv6: bool) -> tuple[str, ...]:
@@ -134,10 +131,10 @@ def shown(host_ip: str) -> str:
     return f"[{host_ip}]" if ":" in host_ip else host_ip
 
 
-def guard(publication: Publication) -> socket.socket | None:
-    """Bind and listen at a port of the host; None if the host has no such protocol (SCTP).
+def guard(publication: Publication, address: str) -> socket.socket:
+    """Bind and listen at a port of the host that leads to *address*.
 
-    Raises Occupied if another program has it.
+    Raises Occupied if another program has it, or if the host has no such protocol (SCTP).
     """
     p = publication
     family = socket.AF_INET6 if ":" in p.host_ip else socket.AF_INET
@@ -147,7 +144,10 @@ def guard(publication: Publication) -> socket.socket | None:
         )
     except OSError as error:
         if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-            return None
+            raise Occupied(
+                f"error starting userland proxy: failed to listen on "
+                f"{shown(p.host_ip)}:{p.host_port}: protocol not supported"
+            ) from error
         raise InternalError(f"a socket can't be made: {error.strerror}") from error
     try:
         if p.protocol != "udp":
@@ -161,9 +161,9 @@ def guard(publication: Publication) -> socket.socket | None:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        where = f"{shown(p.host_ip)}:{p.host_port}/{p.protocol}"
+        where = f"{shown(p.host_ip)}:{p.host_port}:{shown(address)}:{p.port}/{p.protocol}"
         reason = (error.strerror or str(error)).lower()
-        raise Occupied(f"failed to bind host port {where}: {reason}") from error
+        raise Occupied(f"failed to bind host port for {where}: {reason}") from error
     return sock
 
 
@@ -172,18 +172,19 @@ class PortTable:
 
     def __init__(self, ephemeral: tuple[int, int]) -> None:
         self._ephemeral = ephemeral
-        self._next: dict[str, int] = {}
+        self._next: dict[tuple[str, int, int], int] = {}
         self._taken: dict[tuple[str, int], set[str]] = {}
 
-    def _free(self, protocol: str, port: int, host_ip: str) -> bool:
+    def _holder(self, protocol: str, port: int, host_ip: str) -> str:
+        """Return the address at which a port is published that *host_ip* would overlap."""
         taken = self._taken.get((protocol, port), set())
         address = ip_address(host_ip)
         for other in map(ip_address, taken):
             if other.version == address.version and (
                 other == address or other.is_unspecified or address.is_unspecified
             ):
-                return False
-        return True
+                return str(other)
+        return ""
 
     def hold(self, publication: Publication) -> None:
         """Note a port as taken."""
@@ -199,46 +200,44 @@ class PortTable:
                 if not addresses:
                     del self._taken[p.protocol, p.host_port]
 
-    def take(self, want: Want) -> list[Bound]:
-        """Allocate a port and bind it at every address wanted. Raises Occupied."""
+    def take(self, want: Want, address: str) -> list[Bound]:
+        """Allocate a port that leads to *address*, bind it wherever it is wanted.
+
+        Raises Occupied.
+        """
         failed: Occupied | None = None
         for port in self._numbers(want):
             try:
-                return self._take(want, port)
+                return self._take(want, port, address)
             except Occupied as error:
                 failed = error
-        if want.first == 0:
-            raise Occupied("all ports are allocated")
         assert failed is not None
+        if not want.first or (want.first != want.last and isinstance(failed, Allocated)):
+            raise Occupied("all ports are allocated")
         raise failed
 
     def _numbers(self, want: Want) -> Iterable[int]:
-        if want.first:
-            return range(want.first, want.last + 1)
-        first, last = self._ephemeral
-        start = self._next.get(want.protocol, first)
+        """Yield the ports that will do, from the one after the last that was given."""
+        first, last = (want.first, want.last) if want.first else self._ephemeral
+        start = self._next.get((want.protocol, first, last), first)
         return (*range(start, last + 1), *range(first, start))
 
-    def _take(self, want: Want, port: int) -> list[Bound]:
+    def _take(self, want: Want, port: int, address: str) -> list[Bound]:
         made: list[Bound] = []
         with contextlib.ExitStack() as undo:
             for host_ip in want.addresses:
-                if not self._free(want.protocol, port, host_ip):
-                    raise Occupied(
-                        f"Bind for {shown(host_ip)}:{port} failed: port is already allocated"
-                    )
+                if holder := self._holder(want.protocol, port, host_ip):
+                    raise Allocated(f"Bind for {holder}:{port} failed: port is already allocated")
                 publication = Publication(
                     protocol=want.protocol, port=want.port, host_ip=host_ip, host_port=port
                 )
-                sock = guard(publication)
-                if sock is not None:
-                    undo.callback(sock.close)
+                sock = guard(publication, address)
+                undo.callback(sock.close)
                 made.append((publication, sock))
             undo.pop_all()
         for publication, _ in made:
             self.hold(publication)
-        if want.first == 0:
-            self._next[want.protocol] = (
-                port + 1 if port < self._ephemeral[1] else self._ephemeral[0]
-            )
+        first, last = (want.first, want.last) if want.first else self._ephemeral
+        if first != last:
+            self._next[want.protocol, first, last] = port + 1 if port < last else first
         return made

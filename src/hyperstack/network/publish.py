@@ -49,16 +49,20 @@ class Publisher:
         except HyperError as error:
             log.warning("ports are published without a helper, so not from IPv6: %s", error)
 
-    def reserve(self, endpoint: EndpointId, wants: Sequence[Want]) -> tuple[Publication, ...]:
-        """Allocate and bind ports for an endpoint to be. Raises Occupied; then none is taken."""
+    def reserve(
+        self, endpoint: EndpointId, wants: Sequence[Want], address: str
+    ) -> tuple[Publication, ...]:
+        """Allocate and bind ports for an endpoint that has, or is to have, *address*.
+
+        Raises Occupied; then none is taken.
+        """
         made: list[Publication] = []
         bound: list[tuple[Publication, socket.socket]] = []
         try:
             for want in wants:
-                for publication, sock in self._ports.take(want):
+                for publication, sock in self._ports.take(want, address):
                     made.append(publication)
-                    if sock is not None:
-                        bound.append((publication, sock))
+                    bound.append((publication, sock))
         except BaseException:
             for _, sock in bound:
                 sock.close()
@@ -145,12 +149,11 @@ class Publisher:
         bound = self._sockets.setdefault(endpoint.id, [])
         for publication in endpoint.publications:
             try:
-                sock = ports.guard(publication)
+                sock = ports.guard(publication, endpoint.ipv4 or endpoint.ipv6)
             except Occupied as error:
                 log.warning("a published port was taken while the daemon was down: %s", error)
                 continue
-            if sock is not None:
-                bound.append((publication, sock))
+            bound.append((publication, sock))
         try:
             await self._hand_over(endpoint, uid)
         except HyperError as error:

@@ -14,17 +14,20 @@ from hyperstack.network import ports
 from hyperstack.network.ports import Occupied, PortTable, Want
 from hyperstack.network.rows import Publication
 
+GUEST = "10.0.0.2"
+
 
 def asked(bindings: dict[str, tuple[PortBinding, ...]], **more: object) -> list[Want]:
     options: dict[str, object] = {"publish_all": False, "default_address": "0.0.0.0", "ipv6": True}
-    return ports.wants(bindings, (), **{**options, **more})  # type: ignore[arg-type]  # as given
+    exposed = tuple(bindings)
+    return ports.wants(bindings, exposed, **{**options, **more})  # type: ignore[arg-type]  # as given
 
 
 def test_a_port_without_an_address_is_wanted_on_both_families() -> None:
     (want,) = asked({"80/tcp": (PortBinding(host_port="8080"),)})
     assert want.addresses == ("0.0.0.0", "::")
     assert (want.first, want.last) == (8080, 8080)
-    (want,) = asked({"80": (PortBinding(),)}, ipv6=False)
+    (want,) = asked({"80/tcp": (PortBinding(),)}, ipv6=False)
     assert want.addresses == ("0.0.0.0",)
     assert (want.protocol, want.first, want.last) == ("tcp", 0, 0)
 
@@ -37,13 +40,24 @@ def test_an_address_is_taken_as_it_is_written() -> None:
     assert want.addresses == ("10.0.0.1",)
 
 
-def test_ranges_of_equal_length_go_side_by_side() -> None:
-    found = asked({"8000-8002/udp": (PortBinding(host_port="9000-9002"),)})
-    assert [(w.port, w.first, w.last) for w in found] == [
-        (8000, 9000, 9000),
-        (8001, 9001, 9001),
-        (8002, 9002, 9002),
-    ]
+def test_what_is_not_exposed_is_not_published() -> None:
+    bindings = {"80/tcp": (PortBinding(host_port="8080"),), "81/tcp": ()}
+    found = ports.wants(
+        bindings, ("81", "82/udp"), publish_all=False, default_address="0.0.0.0", ipv6=False
+    )
+    assert found == []
+
+
+def test_a_range_that_others_have_is_said_to_be_allocated() -> None:
+    table, port = PortTable((40000, 40010)), free_port()
+    taken = closed(table.take(local(port), GUEST))
+    with pytest.raises(Occupied, match=f"Bind for 127.0.0.1:{port} failed"):
+        table.take(local(port), GUEST)
+    table.hold(Publication(protocol="tcp", port=1, host_ip="0.0.0.0", host_port=port + 1))
+    with pytest.raises(Occupied, match="all ports are allocated"):
+        table.take(local(port, last=port + 1), GUEST)
+    table.give(taken)
+    assert closed(table.take(local(port, last=port + 1), GUEST))[0].host_port == port
 
 
 def test_fixed_ports_are_taken_before_random_ones() -> None:
@@ -74,7 +88,7 @@ def test_a_port_is_read_or_refused(text: str) -> None:
 
 def test_too_many_ports_are_refused() -> None:
     with pytest.raises(InvalidParameter, match="at most"):
-        asked({"1-65535/tcp": (PortBinding(),)})
+        ports.wants({}, ("1-65535/tcp",), publish_all=True, default_address="::", ipv6=True)
 
 
 @pytest.mark.parametrize("host_ip", ["nowhere", "1.2.3", "1.2.3.4/8"])
@@ -95,31 +109,32 @@ def local(port: int, address: str = "127.0.0.1", last: int = 0) -> Want:
 
 def closed(bound: list[ports.Bound]) -> list[Publication]:
     for _, sock in bound:
-        if sock is not None:
-            sock.close()
+        sock.close()
     return [publication for publication, _ in bound]
 
 
 def test_addresses_conflict_with_the_address_of_all() -> None:
     table, port = PortTable((40000, 40010)), free_port()
-    first = closed(table.take(local(port)))
-    closed(table.take(local(port, "127.0.0.2")))
+    first = closed(table.take(local(port), GUEST))
+    closed(table.take(local(port, "127.0.0.2"), GUEST))
     for address in ("127.0.0.1", "0.0.0.0"):
-        with pytest.raises(Occupied, match=f"Bind for {address}:{port} failed: port is already"):
-            table.take(local(port, address))
+        with pytest.raises(
+            Occupied, match=rf"Bind for 127\.0\.0\..:{port} failed: port is already"
+        ):
+            table.take(local(port, address), GUEST)
     table.give(first)
-    closed(table.take(local(port)))
+    closed(table.take(local(port), GUEST))
 
 
 def test_random_ports_go_round_in_their_range() -> None:
     table = PortTable((40000, 40002))
     wish = Want(protocol="udp", port=1, addresses=("127.0.0.1",), first=0, last=0)
-    got = [closed(table.take(wish))[0] for _ in range(3)]
+    got = [closed(table.take(wish, GUEST))[0] for _ in range(3)]
     assert len({p.host_port for p in got}) == 3
     with pytest.raises(Occupied, match="all ports are allocated"):
-        table.take(wish)
+        table.take(wish, GUEST)
     table.give(got[:1])
-    assert closed(table.take(wish)) == got[:1]
+    assert closed(table.take(wish, GUEST)) == got[:1]
 
 
 def test_a_port_that_fails_on_one_address_is_not_kept_on_another() -> None:
@@ -129,7 +144,9 @@ def test_a_port_that_fails_on_one_address_is_not_kept_on_another() -> None:
         other.listen()
         both = Want(protocol="tcp", port=80, addresses=("127.0.0.1", "127.0.0.2"), first=port,
                     last=port)  # fmt: skip
-        with pytest.raises(Occupied, match=rf"failed to bind host port 127\.0\.0\.2:{port}/tcp: "
-                           "address already in use"):  # fmt: skip
-            table.take(both)
-    closed(table.take(both))
+        words = (
+            rf"failed to bind host port for 127\.0\.0\.2:{port}:10\.0\.0\.2:80/tcp: address already"
+        )
+        with pytest.raises(Occupied, match=words):
+            table.take(both, GUEST)
+    closed(table.take(both, GUEST))

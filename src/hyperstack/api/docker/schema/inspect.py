@@ -12,6 +12,7 @@ from hyperstack.api.docker.schema.host import PORT_MAP, host_config
 from hyperstack.api.docker.schema.mounts import mount_point
 from hyperstack.engine.spec import MASKED_PATHS, READONLY_PATHS
 from hyperstack.model import Container, Health, Status
+from hyperstack.network.ports import named
 
 STORAGE_DRIVER = "erofs"
 """What shows as the storage driver: read-only EROFS layers under one overlay in the guest."""
@@ -111,7 +112,9 @@ def ports(container: Container) -> dict[str, Any]:
     """Return ``NetworkSettings.Ports``: published ones with their bindings, exposed ones null."""
     if not container.state.status.is_up or container.host.network_mode in ("host", "none"):
         return {}
-    made: dict[str, Any] = dict.fromkeys(container.config.exposed_ports)
+    if not any(got.endpoint_id for got in container.state.endpoints.values()):
+        return {}
+    made: dict[str, Any] = dict.fromkeys(map(named, container.config.exposed_ports))
     bound = PORT_MAP.write(container.state.ports) or {}
     made.update({p: b or None for p, b in bound.items()})
     return {port: made[port] for port in sorted(made)}
