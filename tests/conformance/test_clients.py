@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.test_real_images import provide
-from tests.framework.host import Host
+from tests.framework.host import DOCKER, Host
+from tests.integration.registry.servers import REGISTRY, running_registry
+from tests.integration.registry.test_auth import HTPASSWD
 
 ROOT = Path(__file__).parents[2]
 DOCKERODE = Path(__file__).with_name("clients") / "dockerode"
@@ -90,3 +92,13 @@ def node_modules() -> Path:
 
 def test_dockerode_finds_what_it_needs(host: Host, node_modules: Path) -> None:
     _use(host, "node", str(DOCKERODE / "use.js"), NODE_PATH=str(node_modules))
+
+
+def test_a_ci_runner_finds_what_it_needs(host: Host, tmp_path: Path) -> None:
+    if shutil.which(REGISTRY) is None:
+        pytest.skip("docker-registry is not installed: nothing to push to")
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
+    with running_registry(tmp_path, host.netns.enter, auth=auth) as registry:
+        script = Path(__file__).with_name("clients") / "ci_job.sh"
+        _use(host, "bash", str(script), REGISTRY=registry.host, DOCKER=DOCKER)

@@ -53,9 +53,7 @@ def _require_clients(context: ssl.SSLContext, authority: Path | None) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
 
 
-PLAIN_HTTP = (
-    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
-)
+PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 """What Go's server says, in plain text, to who forgot TLS."""
 _REQUESTS = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")
 

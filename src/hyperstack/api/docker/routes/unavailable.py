@@ -47,8 +47,8 @@ _SPECS = {
     "configs": "swarm.ConfigSpec",
 }
 _CACHE_FILTERS = (
-    "until", "id", "parent", "type", "description", "inuse", "shared", "private", "mutable",
-    "immutable",
+    "until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private",
+    "label", "label!",
 )  # fmt: skip
 _MOST_VERSION = (1 << 64) - 1
 
@@ -280,13 +280,14 @@ async def prune_builds(request: Request, engine: Engine) -> None:
 
 def _check_prune(filters: Filters) -> None:
     check(filters, _CACHE_FILTERS)
-    until = filters.get("until", [])
-    if len(until) > 1:
+    if any(len(values) > 1 for key, values in filters.items() if not key.startswith("label")):
         raise InvalidParameter("filters expect only one value")
-    for text in until:
-        try:
-            parse_time(text, 0)
-        except InvalidParameter as error:
-            raise InvalidParameter(
-                "\"until\" filter expects a duration (e.g., '24h') or a timestamp: " + error.message
-            ) from error
+    for key in ("until", "unused-for"):
+        for text in filters.get(key, []):
+            try:
+                parse_time(text, 0)
+            except InvalidParameter as error:
+                raise InvalidParameter(
+                    f"\"{key}\" filter expects a duration (e.g., '24h') or a timestamp: "
+                    + error.message
+                ) from error
