@@ -27,6 +27,8 @@ int rootfs_hide(const struct container_spec *spec, bool kernel, struct failure *
 int rootfs_seal(struct failure *failure); /* the root becomes read-only */
 
 /* devices.c */
+/* Loads the drivers of the devices that a container is to have; in the guest's own root. */
+void devices_load(const struct container_spec *spec);
 int devices_make(const struct container_spec *spec, int guest_devices, struct failure *failure);
 
 /* mounts.c */

@@ -10,8 +10,36 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "guest.h"
 
 enum { NODES_MOST = 4096, DEPTH_MOST = 8 };
+
+/* Devices whose drivers are modules: only who asks for them waits for their loading. */
+static const struct {
+    char type;
+    unsigned major;
+    int minor; /* -1: any */
+    const char *list;
+} DRIVERS[] = {
+    {'c', 10, 200, "tun.list"},
+    {'c', 10, 229, "fuse.list"},
+    {'c', 10, 237, "loop.list"},
+    {'b', 7, -1, "loop.list"},
+};
+
+void devices_load(const struct container_spec *spec)
+{
+    for (size_t i = 0; i < sizeof DRIVERS / sizeof *DRIVERS; i++) {
+        bool wanted = spec->privileged;
+        for (size_t j = 0; j < spec->device_count && !wanted; j++) {
+            const struct device_spec *device = &spec->devices[j];
+            wanted = device->type == DRIVERS[i].type && device->major == DRIVERS[i].major &&
+                     (DRIVERS[i].minor < 0 || device->minor == (unsigned)DRIVERS[i].minor);
+        }
+        if (wanted)
+            modules_load(DRIVERS[i].list);
+    }
+}
 
 static int make_standard(struct failure *failure)
 {

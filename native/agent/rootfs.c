@@ -28,6 +28,7 @@ int room_collect(const struct container_spec *spec, struct room *room, struct fa
         if (mount_tree(spec->id, mount, number, &room->trees[i], failure))
             return -1;
     }
+    devices_load(spec);
     if (spec->privileged)
         room->devices = open("/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return 0;

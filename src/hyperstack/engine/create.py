@@ -217,10 +217,13 @@ def check_refusals(host: HostConfig) -> None:
 
 
 def storage_size(host: HostConfig, default: int) -> int:
-    """Return the disk's size in bytes from ``--storage-opt size=``. Raises InvalidParameter."""
+    """Return the disk's size in bytes from ``--storage-opt size=``.
+
+    Raises InvalidParameter, and InternalError as dockerd for an option that there is not.
+    """
     for key, value in host.storage_opt.items():
         if key.lower() != "size":
-            raise InvalidParameter(f"unknown storage option: {key}")
+            raise InternalError(f"Unknown option {key}")
         match = _SIZE.match(value.strip())
         if match is None:
             raise InvalidParameter(f"invalid size: '{value}'")

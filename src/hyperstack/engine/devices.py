@@ -33,6 +33,7 @@ _KNOWN = {
 }
 _STANDARD = frozenset({"/dev/ptmx", "/dev/console"})
 """What every container has under this name, as a link or of its own."""
+_OPEN = frozenset("rw")
 _EVERY = frozenset("rwm")
 _RULE = re.compile(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}\Z")
 
@@ -78,7 +79,7 @@ def _node(device: DeviceMapping) -> messages.Device:
 def warnings(devices: Sequence[DeviceMapping]) -> Iterator[str]:
     """Say what of the permissions can't be kept from a container's root."""
     for device in devices:
-        if set(device.cgroup_permissions) and not set(device.cgroup_permissions) >= _EVERY:
+        if device.cgroup_permissions and not set(device.cgroup_permissions) >= _OPEN:
             yield (
                 f"The guest's kernel has no device controller: {device.path_on_host} gets the "
                 f"mode for {device.cgroup_permissions}, which root may change."

@@ -53,6 +53,9 @@ def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> Hyp
         )
     if failure.stage == Stage.SYSCTL and "is not in a separate kernel namespace" in detail:
         return InternalError(f"{_RUNTIME}{detail}")
+    if failure.stage == Stage.SYSCTL:
+        told = detail.replace("open /proc/", "write /proc/", 1)
+        return InternalError(f"{PREFIX}error during container init: {told}")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
     return InternalError(f"{PREFIX}{stage}: {detail}")
 

@@ -34,6 +34,8 @@ GUEST_FOLDERS = (
 )
 BOOT = ("erofs", "overlay")
 SHARE = ("fuse", "virtiofs")
+DEVICES = ("tun", "fuse", "loop")
+"""Drivers of devices that containers may ask for, each in a list of its own."""
 QEMU_BOOT = ("virtio_pci", "virtio_console", "virtio_net")
 """What a QEMU guest needs to show itself: its bus, its console, its private link."""
 QEMU_LATE = ("virtio_blk", "erofs", "overlay", "ext4", "virtio_balloon")
@@ -160,6 +162,8 @@ def _modules(tree: ModuleTree, folder: Path, boot: Iterable[str], late: Iterable
     if late:
         _list(tree, folder, "late.list", late, loaded=boot)
     _list(tree, folder, "share.list", SHARE, loaded=(*boot, *late))
+    for driver in DEVICES:
+        _list(tree, folder, f"{driver}.list", (driver,), loaded=(*boot, *late))
 
 
 def _list(

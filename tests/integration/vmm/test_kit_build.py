@@ -84,7 +84,7 @@ def _looks_whole(kit: Kit) -> None:
         assert done.stdout
     for guest in (kit.guest_root, kit.qemu_guest_root):
         modules = guest / "modules"
-        for name in ("boot.list", "share.list"):
+        for name in ("boot.list", "share.list", "tun.list", "fuse.list", "loop.list"):
             for line in (modules / name).read_text().splitlines():
                 assert (modules / line).read_bytes()[:4] == b"\x7fELF"
     assert kit.initramfs.read_bytes()[:6] == b"070701"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hyperstack.engine import create, disks, names, wishes
 from hyperstack.engine.core import Core
-from hyperstack.errors import InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import is_container_name
 from hyperstack.image.values import Image
 from hyperstack.model import ContainerConfig, EndpointSettings, Healthcheck, HostConfig, Ulimit
@@ -91,7 +91,7 @@ def test_wrong_sizes_of_disks_are_refused(text: str) -> None:
 
 
 def test_an_unknown_storage_option_is_refused() -> None:
-    with pytest.raises(InvalidParameter, match="unknown storage option: speed"):
+    with pytest.raises(InternalError, match="Unknown option speed"):
         create.storage_size(HostConfig(storage_opt={"speed": "11"}), 1)
 
 

@@ -113,8 +113,8 @@ def test_a_wrong_or_impossible_option_is_refused(host: HostConfig, words: str) -
 
 
 def test_a_log_driver_that_docker_has_and_we_have_not_is_named() -> None:
-    with pytest.raises(NotImplementedHere, match="syslog"):
-        check(host=HostConfig(log_config=LogConfig(type="syslog")))
+    with pytest.raises(NotImplementedHere, match="gelf"):
+        check(host=HostConfig(log_config=LogConfig(type="gelf")))
 
 
 def test_a_wrong_mac_address_of_an_endpoint_is_refused() -> None:
