@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import posixpath
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,10 @@ class Archive:
     def link(self, name: str, target: str) -> None:
         """Note a link to another file's name."""
         self._links[name] = target
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all files."""
+        yield from self._files
 
     def find(self, name: str) -> File | None:
         """Return a file by name, through links."""

@@ -149,12 +149,13 @@ async def _take(store: ImageStore, body: AsyncIterator[bytes]) -> Taken:
     Raises InternalError for what is none: dockerd calls it its own failure.
     """
     try:
-        return await _stored(store, body)
+        return await stored(store, body)
     except InvalidParameter as error:
         raise InternalError(error.message) from error
 
 
-async def _stored(store: ImageStore, body: AsyncIterator[bytes]) -> Taken:
+async def stored(store: ImageStore, body: AsyncIterator[bytes]) -> Taken:
+    """Store a tar as a blob and as a layer. Raises InvalidParameter for what is none."""
     start = b""
     async for data in body:
         start += data

@@ -74,12 +74,17 @@ class _Item(msgspec.Struct, rename="pascal"):
     layer_sources: dict[str, _Source] | None = None
 
 
+def is_legacy(archive: Archive) -> bool:
+    """Tell whether an archive has neither of the two: it is older, or none."""
+    return archive.find("manifest.json") is None and archive.find("index.json") is None
+
+
 def read(archive: Archive) -> list[Found]:
-    """Return the images of an archive; blocking. Raises InvalidParameter if there are none."""
+    """Return the images of an archive; blocking. Raises InvalidParameter for a damaged one."""
     index = list(_from_index(archive)) if archive.find("index.json") else []
     if archive.find("manifest.json") is None:
         if not index:
-            raise InvalidParameter("open repositories: no such file or directory")
+            raise InvalidParameter("open manifest.json: no such file or directory")
         return index
     manifests = {_digest(found.config): found for found in index}
     images = _from_manifest_json(archive)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.ids import short
-from hyperstack.image import configfile, layout
+from hyperstack.image import configfile, layout, legacy
 from hyperstack.image.archive import Archive, File, received
 from hyperstack.image.compression import SNIFF, inflate, sniff
 from hyperstack.image.configfile import ImageConfig
@@ -48,6 +48,10 @@ async def load(
     """
     with store.hold():
         async with received(store.content, body) as archive:
+            if layout.is_legacy(archive):
+                for image in await legacy.load(store, archive):
+                    store.event("load", image)
+                return
             images = await asyncio.to_thread(layout.read, archive)
             parsed = [configfile.parse(found.config) for found in images]
             pairs = [p for p in zip(images, parsed, strict=True) if _is_for(platform, p[1])]
