@@ -53,8 +53,10 @@ int archive_export(int rootfd, int outfd, char detail[ARCHIVE_DETAIL]);
 int archive_changes(int upperfd, const int *lowers, size_t lower_count, archive_change_fn *report,
                     void *ctx, char detail[ARCHIVE_DETAIL]);
 
-/* Writes what archive_changes reports as an OCI layer: what is gone becomes a .wh. file. */
-int archive_diff(int upperfd, const int *lowers, size_t lower_count, int outfd,
+/* Writes what archive_changes reports as an OCI layer: what is gone becomes a .wh. file. Of it only
+ * what changed after a time: its ctime, which nothing but the kernel's clock sets. ns; 0: all.
+ * What is gone may be told again: overlay's whiteouts are one file with many names. */
+int archive_diff(int upperfd, const int *lowers, size_t lower_count, int64_t since, int outfd,
                  char detail[ARCHIVE_DETAIL]);
 
 #endif

@@ -352,6 +352,7 @@ enum hyper_field_export_request {
     F_EXPORT_REQUEST_CONTAINER = 1,
     F_EXPORT_REQUEST_STREAM = 2,
     F_EXPORT_REQUEST_DIFF = 3,
+    F_EXPORT_REQUEST_MORE = 4,
 };
 enum hyper_field_dns {
     F_DNS_CONTAINER = 1,

@@ -19,6 +19,7 @@ struct transfer_job {
     const char *path;
     unsigned flags; /* enum archive_flags */
     bool diff;
+    int64_t since, now; /* of a difference: only what changed after it; when it was asked for. ns */
 };
 
 /* Before each payload that the child sends. The first record is the answer (a message, or one line

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "archive.h"
@@ -80,6 +81,25 @@ static void changes_record(const struct transfer_job *job, int results, char *de
     tell(results, error, &list.message, detail);
 }
 
+/* Files have times of the clock's last tick: whatever is written after this difference is told from
+ * what is in it only once the tick is over that it was asked for in. */
+static void wait_for_tick(int64_t now)
+{
+    struct timespec pause = {.tv_nsec = 1000000}, tick;
+    for (int tries = 0; tries < 1000; tries++) {
+        clock_gettime(CLOCK_REALTIME_COARSE, &tick);
+        if (tick.tv_sec * 1000000000 + tick.tv_nsec > now)
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static int diff(const struct transfer_job *job, int data, char *detail)
+{
+    wait_for_tick(job->now);
+    return archive_diff(job->root, job->layers, job->layer_count, job->since, data, detail);
+}
+
 /* Writes a tar; the second record says how it ended. */
 static void send_tar(const struct transfer_job *job, int results, int data, char *detail)
 {
@@ -87,7 +107,7 @@ static void send_tar(const struct transfer_job *job, int results, int data, char
     if (job->op == OP_ARCHIVE_GET)
         error = archive_get(job->root, job->path, data, detail);
     else if (job->diff)
-        error = archive_diff(job->root, job->layers, job->layer_count, data, detail);
+        error = diff(job, data, detail);
     else
         error = archive_export(job->root, data, detail);
     tell(results, error, NULL, detail);

@@ -1,8 +1,10 @@
 /* Requests about a container's files: ARCHIVE_STAT, ARCHIVE_GET, ARCHIVE_PUT, CHANGES, EXPORT. */
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "archive.h"
@@ -14,7 +16,7 @@ enum { ID_MOST = 64 };
 struct wanted {
     char *container, *path;
     int64_t stream;
-    bool no_overwrite, copy_ids, diff;
+    bool no_overwrite, copy_ids, diff, more;
 };
 
 static void wanted_free(struct wanted *wanted)
@@ -60,6 +62,8 @@ static void read_export(struct reader *payload, struct wanted *wanted)
             wanted->stream = field_number(payload, &field);
         else if (field.tag == F_EXPORT_REQUEST_DIFF)
             wanted->diff = field_flag(payload, &field);
+        else if (field.tag == F_EXPORT_REQUEST_MORE)
+            wanted->more = field_flag(payload, &field);
         else
             payload->bad = true;
     }
@@ -94,6 +98,23 @@ static int open_root(const struct container *container, struct transfer_job *job
     return 0;
 }
 
+/* The last difference that was taken: of whom, and when by the guest's clock, in ns. */
+static struct {
+    char id[ID_MOST + 1];
+    int64_t ns;
+} last_diff;
+
+static void take_time(struct transfer_job *job, const struct wanted *wanted)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    job->now = now.tv_sec * 1000000000 + now.tv_nsec;
+    if (wanted->more && !strcmp(last_diff.id, wanted->container))
+        job->since = last_diff.ns;
+    snprintf(last_diff.id, sizeof last_diff.id, "%s", wanted->container);
+    last_diff.ns = job->now;
+}
+
 static void close_root(const struct transfer_job *job)
 {
     close(job->root);
@@ -120,6 +141,8 @@ static void run(struct request request, const struct wanted *wanted, bool stream
         reply_failure(request, EINVAL, STAGE_OTHER, "a stream is needed");
         return;
     }
+    if (wanted->diff)
+        take_time(&job, wanted);
     int error = open_root(container, &job);
     if (error) {
         reply_failure(request, -error, STAGE_ROOT, "the container's root can't be opened: %s",

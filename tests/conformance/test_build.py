@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
+import io
 import json
 import os
 import socket
 import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +104,7 @@ def test_the_cli_builds_runs_and_finds_its_cache_again(host: Host, tmp_path: Pat
     )
     first = cli(host, "-t", "built:1", "-t", "built:2", str(tmp_path)).out
     assert "Step 2/4 : RUN echo made > /x\n ---> Running in " in first
-    assert "Removing intermediate container" in first
+    assert " ---> Removed intermediate container " in first
     assert first.splitlines()[-2:] == [
         "Successfully tagged built:1",
         "Successfully tagged built:2",
@@ -253,10 +257,21 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(host: H
         ("FROM x\nFOO y\n", {}, 400, "dockerfile parse error on line 2: unknown instruction: FOO"),
         ("FROM busybox\n", {"version": "2"}, 501, "BuildKit is not supported"),
         ("FROM busybox\n", {"squash": "1"}, 400, "squash is only supported with experimental mode"),
-        ("FROM busybox\n", {"remote": "http://x"}, 501, "a remote build context is not supported"),
-        ("FROM busybox\n", {"t": "A B"}, 400, "invalid reference format"),
-        ("FROM busybox AS a\n", {"target": "b"}, 400, "failed to reach build target b"),
-        ("FROM busybox\n", {"buildargs": "["}, 400, "error reading build args: "),
+        ("FROM busybox\n", {"remote": "ftp://x"}, 500, "(ftp://x) could not be recognized as URL"),
+        ("FROM busybox\n", {"remote": "client-session"}, 400, "use builder version v2"),
+        ("FROM busybox\n", {"t": "A B"}, 500, "invalid reference format"),
+        ("FROM busybox AS a\n", {"target": "b"}, 400, 'target stage "b" could not be found'),
+        ("FROM busybox\n", {"buildargs": "["}, 400, "reading build args: unexpected end of JSON"),
+        (
+            "FROM busybox\n",
+            {"buildargs": "[]"},
+            400,
+            "cannot unmarshal array into Go value of type",
+        ),
+        ("FROM busybox\n", {"platform": "a/b/c/d"}, 400, "cannot parse platform specifier"),
+        ("FROM busybox\n", {"isolation": "hyperv"}, 400, 'unsupported isolation: "hyperv"'),
+        ("FROM busybox\n", {"dockerfile": "../x"}, 500, "forbidden path outside the build context"),
+        ("FROM busybox\nRUN <<E\n", {}, 400, "failed to parse Dockerfile: unterminated heredoc"),
     ],
 )
 def test_what_can_not_be_built_is_refused_before_anything(
@@ -269,7 +284,7 @@ def test_what_can_not_be_built_is_refused_before_anything(
 
 def test_a_body_that_is_no_tar_is_refused(host: Host) -> None:
     with posted(host, b"no tar" * 200) as answer:
-        assert answer.status == 400
+        assert answer.status == 500
         assert "archive/tar: invalid tar header" in json.loads(answer.read())["message"]
     assert list((host.data_root / "tmp").iterdir()) == []
 
@@ -340,3 +355,92 @@ def test_limits_hold_for_the_steps(host: Host) -> None:
     assert "1.2.3.4\tme" in shown
     shown, _ = build(host, "FROM busybox\nRUN ls /sys/class/net\n", networkmode="none")
     assert "eth0" not in shown
+
+
+HELLO = "619268f122a5dcadc7549ed7e787ed1aa7293d862af190a571b5efa88ea95e4b"
+
+
+@pytest.fixture
+def site(host: Host, tmp_path: Path) -> Iterator[str]:
+    """A folder with files, served where the daemon is; the address of its HTTP server."""
+    (tmp_path / "a.txt").write_text("hello\n")
+    os.utime(tmp_path / "a.txt", (1_500_000_000, 1_500_000_000))
+    (tmp_path / "plain").write_text("FROM busybox\nENV PLAIN=1\n")
+    packed = gzip.compress(sent("FROM busybox\nCOPY a d/f /x/\n"))
+    (tmp_path / "context.tar.gz").write_bytes(packed)
+    server = subprocess.Popen(
+        [
+            *host.netns.enter,
+            *(sys.executable, "-u", "-m", "http.server", "-b", "127.0.0.1", "-d", tmp_path, "8091"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        yield "http://127.0.0.1:8091"
+        server.terminate()
+
+
+def test_add_fetches_what_is_named_by_an_address(host: Host, site: str) -> None:
+    text = f"FROM busybox\nADD {site}/a.txt /one\nADD a {site}/a.txt {site}/context.tar.gz /dir/\n"
+    _, image = build(host, text, t="built")
+    assert image.startswith("sha256:"), image
+    history = host.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", "built").out
+    # The checksum was read from a real engine's history of the same file.
+    assert f"/bin/sh -c #(nop) ADD {HELLO} in /one " in history
+    found = host.docker("run", "--rm", "built", "stat", "-c", "%a %u:%g %Y", "/one", "/dir/a.txt")
+    assert found.out == "600 0:0 1500000000\n" * 2
+    names = host.docker("run", "--rm", "built", "ls", "/dir").out
+    assert names == "a\na.txt\ncontext.tar.gz\n"
+    again, _ = build(host, text)
+    assert again.count(" ---> Using cache\n") == 2
+    _, error = build(host, f"FROM busybox\nADD {site}/none /x\n")
+    assert error.startswith(f"ADD failed: failed to GET {site}/none with status 404 File not found")
+    _, error = build(host, f"FROM busybox\nADD {site}/ /x/\n")
+    assert error == f"ADD failed: cannot determine filename for source {site}/"
+    assert list((host.data_root / "tmp").iterdir()) == []
+
+
+def test_a_context_or_a_dockerfile_can_be_elsewhere(host: Host, site: str) -> None:
+    def remote(name: str) -> tuple[int, bytes]:
+        with posted(host, b"", {"remote": f"{site}/{name}", "t": "built"}) as answer:
+            return answer.status, answer.read()
+
+    status, lines = remote("context.tar.gz")
+    assert status == 200
+    assert b"Successfully tagged built" in lines
+    assert host.docker("run", "--rm", "built", "cat", "/x/a", "/x/f").out == "hi\nf"
+    assert b"Successfully tagged built" in remote("plain")[1]
+    assert host.docker("run", "--rm", "built", "env").out.count("PLAIN=1") == 1
+    status, lines = remote("none")
+    assert status == 404
+    assert b"error downloading remote context" in lines
+
+
+def test_each_step_has_its_own_layer_and_one_that_changes_nothing_has_none(host: Host) -> None:
+    build(
+        host,
+        "FROM busybox\nRUN true\nCOPY a /1/a\nENV A=1\nADD b /1/b\nWORKDIR /1/w\nCOPY d/f ../a\n"
+        "COPY d/f /1/a\nWORKDIR /etc\n",
+        t="built",
+    )
+    archive = subprocess.run(
+        [DOCKER, "-H", host.url, "save", "built"], capture_output=True, check=True, timeout=60
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        (manifest,) = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        found = []
+        for name in manifest["Layers"][1:]:
+            with tarfile.open(fileobj=tar.extractfile(name)) as layer:
+                found.append(layer.getnames())
+    # A file that is copied again is a layer again, as with dockerd.
+    assert found == [["1", "1/a"], ["1", "1/b"], ["1", "1/w"], ["1", "1/a"], ["1", "1/a"]]
+    assert host.docker("run", "--rm", "built", "cat", "/1/a").out == "f"
+
+
+def test_here_documents_are_passed_over_as_by_the_classic_builder(host: Host) -> None:
+    shown, error = build(host, "FROM busybox\nRUN <<EOF\nexit 3\nEOF\nCOPY <<E /x\nhi\nE\n")
+    assert "Step 2/3 : RUN <<EOF\n" in shown
+    assert error == "COPY failed: no source files were specified"

@@ -1,6 +1,6 @@
 /* The archive code from the command line, for tests against other programs:
  * archive_tool stat ROOT PATH | get ROOT PATH | put ROOT PATH FLAGS | export ROOT |
- * diff UPPER LOWER... | changes UPPER LOWER... A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
+ * diff UPPER LOWER... (SINCE in the environment: ns) | changes UPPER LOWER... A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -36,8 +36,9 @@ static int changes(bool diff, int count, char **directories)
     for (int i = 1; i < count && i <= 128; i++)
         lowers[i - 1] = root_of(directories[i]);
     int upper = root_of(directories[0]);
+    int64_t since = getenv("SINCE") ? atoll(getenv("SINCE")) : 0;
     size_t below = (size_t)(count - 1);
-    return diff ? archive_diff(upper, lowers, below, 1, detail)
+    return diff ? archive_diff(upper, lowers, below, since, 1, detail)
                 : archive_changes(upper, lowers, below, print_change, NULL, detail);
 }
 

@@ -41,7 +41,7 @@ class Root(Protocol):
         """Unpack a plain tar in a directory."""
 
     async def diff(self) -> Closing:
-        """Return what was changed, as a layer."""
+        """Return what was changed since the last time, as a layer."""
 
 
 class Bench(Protocol):

@@ -30,6 +30,7 @@ from hyperstack.build.instructions import (
 )
 from hyperstack.build.options import BuildOptions, Output, StepFailed
 from hyperstack.build.pulling import base_image, check_platform
+from hyperstack.build.roots import Roots
 from hyperstack.build.sources import Digests
 from hyperstack.build.state import NOP, Stages, State
 from hyperstack.build.tree import Tree
@@ -67,6 +68,7 @@ class Builder:
         self._digests = digests
         self._tree = tree
         self._say = say
+        self._roots = Roots(bench)
         self._stages = Stages()
         self._escape = "\\"
         self._containers: dict[str, bool] = {}
@@ -75,6 +77,12 @@ class Builder:
 
     async def run(self, file: Dockerfile) -> str:
         """Build and return the id of the last stage's image. Raises HyperError."""
+        try:
+            return await self._run_all(file)
+        finally:
+            await self._roots.close()
+
+    async def _run_all(self, file: Dockerfile) -> str:
         self._escape = file.escape
         args = BuildArgs(self._options.build_args)
         total = len(file.meta) + sum(1 + len(stage.steps) for stage in file.stages)
@@ -192,16 +200,26 @@ class Builder:
         return bool(found)
 
     async def _commit(
-        self, state: State, created_by: str, *, layer: Path | None, container: str = ""
+        self,
+        state: State,
+        created_by: str,
+        *,
+        layer: Path | None,
+        container: str = "",
+        same: bool = False,
     ) -> None:
+        """Make the step's image. *same*: what is kept of its parent's root is its root too."""
+        parent = state.image
         state.image = await self._images.commit(
-            parent=state.image,
+            parent=parent,
             layer=layer,
             config=state.config,
             container=container,
             created_by=created_by,
             author=state.author,
         )
+        if same:
+            self._roots.moved(parent, state.image)
 
     async def _metadata(self, state: State, step: Instruction) -> None:
         old = state.config.healthcheck
@@ -212,7 +230,7 @@ class Builder:
         created_by = state.comment(text)
         if not await self._cached(state, created_by):
             container = await self._placeholder(state, (NOP, text))
-            await self._commit(state, created_by, layer=None, container=container)
+            await self._commit(state, created_by, layer=None, container=container, same=True)
 
     async def _placeholder(self, state: State, words: tuple[str, ...]) -> str:
         """Name the container of a step that runs nothing; it exists only if it is to stay."""
@@ -236,14 +254,14 @@ class Builder:
         created_by = state.comment_of_files(text)
         if await self._cached(state, created_by):
             return
-        async with self._bench.root(state.image) as root:
-            made = await files.make_folder(root, path)
-            container = await self._placeholder(state, (text,))
-            if made:
-                async with self._spooled(await root.diff()) as layer:
-                    await self._commit(state, created_by, layer=layer, container=container)
-                return
-        await self._commit(state, created_by, layer=None, container=container)
+        root = await self._roots.target(state.image)
+        made = await files.make_folder(root, path)
+        container = await self._placeholder(state, (text,))
+        if not made:
+            await self._commit(state, created_by, layer=None, container=container, same=True)
+            return
+        async with self._spooled(await root.diff()) as layer:
+            await self._commit(state, created_by, layer=layer, container=container, same=True)
 
     async def _run(self, state: State, step: Instruction) -> None:
         for flag in step.flags:
@@ -276,6 +294,7 @@ class Builder:
                 "create failed: runc create failed: unable to start container process: exec: "
                 f"{shell.go_quote(config.cmd[0])}: stat {config.cmd[0]}: no such file or directory"
             )
+        await self._roots.close()  # nothing of them is wanted after this step
         container, warnings = await self._bench.create(state.image, config, self._options.host)
         self._containers[container] = True
         for warning in warnings:
@@ -334,8 +353,8 @@ class Builder:
             if not picked:
                 raise InvalidParameter(f"{command} failed: no source files were specified")
         else:
-            opened = sources.opened(self._bench, image, self._folder)
-            picked = await (await stack.enter_async_context(opened)).pick(names, command)
+            source = sources.ImageSource(await self._roots.source(image), self._folder, stack)
+            picked = await source.pick(names, command)
             self._digests.keep(image, picked)
         return picked
 
@@ -356,17 +375,17 @@ class Builder:
     ) -> None:
         command, asked = step.keyword.upper(), step.args[-1]
         place = copying.destination(state.config.working_dir, asked)
-        async with self._bench.root(state.image) as root:
-            await files.copy(
-                root,
-                picked,
-                place,
-                chown=step.flags.get("chown", ""),
-                keep=bool(step.flags.get("from")),
-                unpack=command == "ADD",
-            )
-            async with self._spooled(await root.diff()) as layer:
-                await self._commit(state, created_by, layer=layer)
+        root = await self._roots.target(state.image)
+        await files.copy(
+            root,
+            picked,
+            place,
+            chown=step.flags.get("chown", ""),
+            keep=bool(step.flags.get("from")),
+            unpack=command == "ADD",
+        )
+        async with self._spooled(await root.diff()) as layer:
+            await self._commit(state, created_by, layer=layer, same=True)
 
     @contextlib.asynccontextmanager
     async def _spooled(self, tar: Closing) -> AsyncIterator[Path]:

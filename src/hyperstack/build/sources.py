@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import posixpath
 import stat as st
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hyperstack.build import context, copying, globs, scan
-from hyperstack.build.bench import Bench, Root
+from hyperstack.build.bench import Root
 from hyperstack.build.copying import MAX_LINKS, Picked
 from hyperstack.build.tree import Tree
 from hyperstack.errors import InvalidParameter
@@ -43,7 +43,7 @@ class Digests:
 
 
 class ImageSource:
-    """Files of an image; its guest runs while the block of ``opened`` does."""
+    """Files of an image, from its root; what was fetched stays while *stack* does."""
 
     def __init__(self, root: Root, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self._root = root
@@ -108,11 +108,3 @@ class ImageSource:
                 return real
             real = posixpath.normpath("/" + found.link_target.lstrip("/"))
         raise InvalidParameter(f"{command} failed: stat {path}: too many links")
-
-
-@contextlib.asynccontextmanager
-async def opened(bench: Bench, image: str, folder: Path) -> AsyncIterator[ImageSource]:
-    """Give the files of an image while the block runs; its guest is ended at the block's end."""
-    async with contextlib.AsyncExitStack() as stack:
-        root = await stack.enter_async_context(bench.root(image))
-        yield ImageSource(root, folder, stack)

@@ -73,7 +73,14 @@ class Workbench:
         core = self._core
         found = core.table.get(container)
         session = await attach.attach(
-            core, found, stdin=False, stdout=True, stderr=True, stream=True, logs_too=False
+            core,
+            found,
+            found.name,
+            stdin=False,
+            stdout=True,
+            stderr=True,
+            stream=True,
+            logs_too=False,
         )
         wait = core.waiters.register(found, "next-exit")
         taken = _Keeper(found, layer)
@@ -201,8 +208,8 @@ class ImageRoot:
         return await _open(self._sandbox, messages.Op.ARCHIVE_GET, request, path)
 
     async def diff(self) -> archive.Tar:
-        """Return what was changed, as a layer."""
-        return await _changes(self._sandbox, self._id)
+        """Return what was changed since the last time, as a layer."""
+        return await _changes(self._sandbox, self._id, more=True)
 
     async def put(self, path: str, body: AsyncIterator[bytes]) -> None:
         """Unpack a plain tar in a directory. Raises InvalidParameter for a bad one."""
@@ -244,10 +251,13 @@ async def _write(path: Path, tar: archive.Tar) -> None:
                 file.write(data)
 
 
-async def _changes(sandbox: Sandbox, container: ContainerId) -> archive.Tar:
-    """Return what was changed in a root, as a layer. Raises InvalidParameter, GuestError."""
+async def _changes(sandbox: Sandbox, container: ContainerId, *, more: bool = False) -> archive.Tar:
+    """Return what was changed in a root, as a layer; *more*: since the last time that was asked.
+
+    Raises InvalidParameter, GuestError.
+    """
     number = sandbox.next_handle() * 4 + 2
-    request = messages.ExportRequest(container=container, stream=number, diff=True)
+    request = messages.ExportRequest(container=container, stream=number, diff=True, more=more)
     return await _open(sandbox, messages.Op.EXPORT, request, "the changes")
 
 

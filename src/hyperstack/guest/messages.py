@@ -347,12 +347,14 @@ class Changes:
 class ExportRequest:
     """Stream a container's root as a tar.
 
-    ``diff``: only what the upper layer holds, as a layer with ``.wh.`` whiteouts (for commit).
+    ``diff``: only what differs from its layers, as a layer with ``.wh.`` whiteouts (for commit).
+    ``more``: of that only what has changed since the last difference of the same container.
     """
 
     container: str = text(1)
     stream: int = number(2)
     diff: bool = flag(3)
+    more: bool = flag(4)
 
 
 @dataclass(frozen=True, kw_only=True)

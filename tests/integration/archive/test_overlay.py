@@ -23,8 +23,8 @@ class Overlay:
     def changes(self, tool: Tool) -> list[str]:
         return tool.changes(self.upper, *self.lowers)
 
-    def layer(self, tool: Tool) -> bytes:
-        return tool.run("diff", self.upper, *self.lowers)
+    def layer(self, tool: Tool, since: int = 0) -> bytes:
+        return tool.run("diff", self.upper, *self.lowers, SINCE=str(since))
 
 
 @pytest.fixture
@@ -168,3 +168,26 @@ def test_a_layer_of_127_parts_is_compared(tool: Tool, folder: Path) -> None:
     os.mknod(upper / "d" / "e" / "f126", 0o020000, 0)
     os.mknod(upper / "d" / "e" / "never", 0o020000, 0)
     assert tool.changes(upper, *lowers) == ["C /d", "C /d/e", "D /d/e/f126"]
+
+
+def test_a_layer_can_have_only_what_changed_after_a_time(tool: Tool, overlay: Overlay) -> None:
+    (overlay.root / "etc" / "first").write_text("1")
+    (overlay.root / "bin" / "sh").unlink()
+    (overlay.root / "old").mkdir()
+    (overlay.root / "old" / "kept").write_text("1")
+    os.utime(overlay.root / "old" / "kept", (2e9, 2e9))
+    since = max(
+        path.stat(follow_symlinks=False).st_ctime_ns
+        for path in (overlay.upper, *overlay.upper.rglob("*"))
+    )
+    while True:  # until the clock by which files are stamped goes on
+        (overlay.root / "tick").write_text("")
+        if (overlay.upper / "tick").stat().st_ctime_ns > since:
+            break
+    (overlay.root / "old" / "kept").write_text("2")
+    os.utime(overlay.root / "old" / "kept", (2e9, 2e9))
+    (overlay.root / "var" / "new").unlink()
+    later = [name for name in names(overlay.layer(tool, since)) if name != "bin/.wh.sh"]
+    # Whiteouts are one file with many names, so an older one may come again, which does no harm.
+    assert later == ["old/kept", "tick", "var", "var/.wh.new"]
+    assert "bin/.wh.sh" in names(overlay.layer(tool))

@@ -17,9 +17,14 @@ class Tool:
 
     path: Path
 
-    def run(self, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+    def run(self, *arguments: str | Path, stdin: bytes = b"", **environment: str) -> bytes:
         done = subprocess.run(
-            [self.path, *arguments], input=stdin, capture_output=True, check=False, timeout=120
+            [self.path, *arguments],
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, **environment},
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout

@@ -157,6 +157,11 @@ async def test_changes_and_export_answer(agent: RunningAgent) -> None:
         request = messages.ExportRequest(container="c", stream=number, diff=diff)
         await client.call(Op.EXPORT, request)
         assert names_of(await collect(stream))["added"] == b"new"
+    (agent.root / "later").write_bytes(b"newer")
+    stream = client.open_output(102)
+    request = messages.ExportRequest(container="c", stream=102, diff=True, more=True)
+    await client.call(Op.EXPORT, request)
+    assert list(names_of(await collect(stream))) == ["later"]
     await client.close()
 
 
