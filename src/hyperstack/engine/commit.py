@@ -13,7 +13,7 @@ from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
 from hyperstack.errors import Conflict, HyperError, InternalError
 from hyperstack.image.changes import apply_changes
-from hyperstack.image.reference import Reference
+from hyperstack.image.reference import tag_name
 from hyperstack.model import Container, ContainerConfig, Status
 
 
@@ -36,6 +36,7 @@ async def commit(
     """
     if container.state.status in (Status.REMOVING, Status.DEAD):
         raise Conflict(f"You cannot commit container {container.id} which is being removed")
+    name = tag_name(repo, tag) if repo else None
     merged = apply_changes(_config(container, config), changes)
     frozen = pause and container.state.status == Status.RUNNING and await _freeze(core, container)
     folder = core.config.data_root / "tmp"
@@ -49,12 +50,12 @@ async def commit(
                 layer=path,
                 config=merged,
                 container=container.id,
-                created_by=" ".join((container.path, *container.args)),
+                created_by=" ".join(container.config.cmd),
                 author=author,
                 comment=comment,
-                reference=f"{repo}:{tag}" if repo and tag else repo,
+                reference=name.canonical() if name else "",
             )
-        named = Reference.parse_with_tag(repo, tag).familiar() if repo else ""
+        named = name.familiar() if name else ""
         core.event(container, "commit", comment=comment, imageID=image, imageRef=named)
     except OSError as error:
         raise InternalError(f"commit of {container.name}: {error.strerror or error}") from error

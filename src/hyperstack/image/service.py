@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -268,5 +268,8 @@ class ImageService:
         self._transferred("push", reference)
 
     def _transferred(self, action: str, reference: Reference) -> None:
-        name = reference.familiar_name
-        self._store.events.publish("image", action, reference.familiar(), {"name": name})
+        labels: Mapping[str, str] = {}
+        with contextlib.suppress(NotFound):
+            labels = self.get(reference.canonical()).config.labels
+        attributes = {**labels, "name": reference.familiar_name}
+        self._store.events.publish("image", action, reference.familiar(), attributes)
