@@ -50,7 +50,7 @@ async def commit(
                 layer=path,
                 config=merged,
                 container=container.id,
-                created_by=" ".join(container.config.cmd),
+                created_by=" ".join(container.config.cmd or ()),
                 author=author,
                 comment=comment,
                 reference=name.canonical() if name else "",
