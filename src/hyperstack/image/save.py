@@ -168,7 +168,7 @@ class _Content:
             "RepoTags": [name.familiar() for name in one.names] or None,
             "Layers": [_blob_path(blob.digest) for blob in blobs],
         }
-        if one.image.parent:
+        if any(one.image.parent == other.image.id for other in self._chosen):
             made["Parent"] = one.image.parent
         made["LayerSources"] = {
             diff_id: {"mediaType": blob.media_type, "size": blob.size, "digest": blob.digest}
