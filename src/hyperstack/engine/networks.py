@@ -24,7 +24,7 @@ from hyperstack.errors import (
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, EndpointId
 from hyperstack.model import Container, EndpointSettings, EndpointState, Status
-from hyperstack.network import ipam
+from hyperstack.network import ipam, ports
 from hyperstack.network.rows import Endpoint, Network
 from hyperstack.network.settle import PREDEFINED, NetworkSpec
 
@@ -273,21 +273,24 @@ class NetworkService:
         await self._republish(live, {})
 
     async def _republish(self, live: Live, new: dict[str, EndpointSettings]) -> None:
-        """Publish the ports on the network that leads outside now, unless another one has them.
+        """Have the ports published on the network of the default route, at the same numbers.
 
-        *new* are wishes that the container has not yet. Raises HyperError.
+        Answers of another one's would leave by the wrong way. *new* are wishes that the container
+        has not yet. Raises HyperError.
         """
         core, container = self._core, live.container
-        book = core.networks.book
+        book, networks = core.networks.book, core.networks
         gateways = networking.gateways_of(core, container, new)
-        for endpoint in book.of(container.id):
-            network = book.by_id(endpoint.network)
-            first = endpoint.id == (gateways.get(4) or gateways.get(6))
-            if first and network is not None and not _has_ports(book.of(container.id)):
-                wants, exposed = networking.wanted_ports(core, container, network)
-                await core.networks.republish(
-                    endpoint, container.name, wants, exposed, live.sandbox.row.uid
-                )
+        first = gateways.get(4) or gateways.get(6)
+        endpoint = next((e for e in book.of(container.id) if e.id == first), None)
+        network = book.by_id(endpoint.network) if endpoint is not None else None
+        if endpoint is not None and network is not None and not _has_ports(endpoint):
+            wants, exposed = networking.wanted_ports(core, container, network)
+            for other in filter(_has_ports, book.of(container.id)):
+                await networks.withdraw(other)
+                wants, exposed = ports.same(other.publications), other.exposed
+            uid = live.sandbox.row.uid
+            await networks.republish(endpoint, container.name, wants, exposed, uid)
         container.state.ports = networking.ports_of(book.of(container.id))
 
     async def _reroute(self, live: Live) -> None:
@@ -308,8 +311,8 @@ async def _remember(core: Core, sandbox: Sandbox) -> None:
     await put_sandbox(core.db, sandbox.row)
 
 
-def _has_ports(endpoints: list[Endpoint]) -> bool:
-    return any(endpoint.publications or endpoint.exposed for endpoint in endpoints)
+def _has_ports(endpoint: Endpoint) -> bool:
+    return bool(endpoint.publications or endpoint.exposed)
 
 
 def _key(container: Container, network: Network) -> str | None:

@@ -317,6 +317,14 @@ class NetworkManager:
                 f"{error}"
             ) from error
 
+    async def withdraw(self, endpoint: Endpoint) -> None:
+        """Take an endpoint's ports from it, which are to be another's. Raises HyperError."""
+        bare = replace(endpoint, publications=(), exposed=())
+        self.book.add(bare)
+        await self.publisher.silence(endpoint)
+        await self.publisher.close(endpoint)
+        await rows.put_endpoint(self._db, bare)
+
     async def republish(
         self,
         endpoint: Endpoint,

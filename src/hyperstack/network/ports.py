@@ -95,6 +95,17 @@ def wants(
     return sorted(found, key=lambda want: want.first == 0)
 
 
+def same(publications: Sequence[Publication]) -> list[Want]:
+    """Say that ports are to be published as they are."""
+    found: dict[tuple[str, int, int], list[str]] = {}
+    for p in publications:
+        found.setdefault((p.protocol, p.port, p.host_port), []).append(p.host_ip)
+    return [
+        Want(protocol=protocol, port=port, addresses=tuple(at), first=number, last=number)
+        for (protocol, port, number), at in found.items()
+    ]
+
+
 def named(port: str) -> str:
     """Return a port with its protocol, which is TCP unless it is said."""
     return port if "/" in port else f"{port}/tcp"
