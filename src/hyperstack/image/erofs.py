@@ -44,7 +44,8 @@ PATIENCE = 5.0
 """Seconds that a conversion which was given up may take to end by itself."""
 MAX_MEMORY = 2 << 30
 MAX_CPU = 600
-"""Seconds; mkfs.erofs takes 20 for 60,000 files in one folder, and four times that for twice."""
+"""Seconds; mkfs.erofs takes 20 for 60,000 files in one folder, and four times that for twice: it
+looks through the folder for each name, whatever their order, and no option of 1.9 changes that."""
 MAX_FILE = 128 << 30
 MAGIC, SUPER_AT = 0xE0F5E1E2, 1024
 _SUPER = struct.Struct("<I8xB23xI")
