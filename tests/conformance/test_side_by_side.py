@@ -1,4 +1,4 @@
-"""The same commands here and at a real dockerd: exit codes, output, files and events are the same.
+"""The same commands here and at a real dockerd: exit codes, output and files are the same.
 
 Sentences of errors are compared in other tests: they are those of a newer dockerd than may be
 installed. Ids, times, addresses and names that engines choose are masked.
@@ -67,10 +67,6 @@ def _run(script: str, url: str, folder: Path) -> str:
     return _masked(done.stdout.decode(errors="replace"))
 
 
-EVENTS = (
-    "sleep 1.1; d events --since $began --until $(date +%s) "
-    "--format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'"
-)
 SCRIPTS = {
     "exit codes": """
         for c in true false 'exit 42' 'kill -9 $$' 'kill -TERM $$'; do
@@ -187,16 +183,6 @@ SCRIPTS = {
             echo "== $f"; d ps -a --filter $f --format '{{.Names}}'; done
         d ps -n 2 --format '{{.Names}} {{.Command}} {{.State}}'; d port pub; d port pub 80
         d port pub 77
-        """,
-    "events": f"""
-        sleep 1; began=$(date +%s); sleep 1
-        q run --name aa -v vol:/x busybox false; q rm aa; q run --rm --name bb busybox true
-        q run -d --name cc busybox sleep 100; q pause cc; q unpause cc; q rename cc dd
-        q exec dd true; q top dd
-        q cp $0 dd:/nope/x; echo x > x; q cp x dd:/x; q cp dd:/x y; q export dd
-        q kill dd; sleep 0.5; q rm dd
-        q run --name ee busybox nosuch; q rm ee; q volume rm vol
-        {EVENTS}
         """,
 }
 

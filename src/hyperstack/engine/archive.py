@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import posixpath
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -18,7 +20,6 @@ from hyperstack.engine.refusals import damaged_root
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.errors import (
     Conflict,
-    Forbidden,
     GuestError,
     HyperError,
     InternalError,
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC = 2, 21, 20, 30, 22, 28
+_OUTSIDE = re.compile(r'("[^"]*") is outside of ')
+_ROOTED = re.compile(r'(")/')
 BOUND = 24 * 3600.0
 QUIET = 120.0
 """Seconds for which a guest that is to send or take a tar may do nothing."""
@@ -153,12 +156,29 @@ def _path_error(container: Container, path: str, failure: AgentFailure) -> Hyper
     if failure.errno == ENOENT:
         return NotFound(f"Could not find the file {path} in container {container.name}")
     if failure.errno == EROFS:
-        return Forbidden("container rootfs is marked read-only")
+        what = "mounted volume" if _in_read_only_mount(container, path) else "container rootfs"
+        return InvalidParameter(f"{what} is marked read-only")
+    if failure.errno == ENOTDIR and failure.detail.startswith("lstat "):
+        return InternalError(f"lstat {path}: not a directory")
+    if outside := _OUTSIDE.match(failure.detail):
+        return InternalError(f"invalid entry name {outside[1]}")
+    if failure.detail.startswith(("cannot overwrite ", "archive/tar: ")):
+        return InternalError(_ROOTED.sub(r"\1", failure.detail, count=1))
     if failure.errno in (ENOTDIR, EISDIR, EINVAL):
         return InvalidParameter(failure.detail or "extraction point is not a directory")
     if failure.errno == ENOSPC:
         return InternalError(f"no space left on device: {failure.detail}")
     return InternalError(f"{path}: {failure.detail}")
+
+
+def _in_read_only_mount(container: Container, path: str) -> bool:
+    place = posixpath.normpath(f"/{path}")
+    within = [
+        mount
+        for mount in container.mounts
+        if place == mount.destination or place.startswith(f"{mount.destination}/")
+    ]
+    return bool(within) and not max(within, key=lambda m: len(m.destination)).read_write
 
 
 async def stat(core: Core, container: Container, path: str) -> PathStat:
@@ -175,7 +195,7 @@ async def stat(core: Core, container: Container, path: str) -> PathStat:
 
 def _named(path: str) -> None:
     if not path:
-        raise InvalidParameter("bad parameter: path cannot be empty")
+        raise InvalidParameter("bad parameter: pathcannot be empty")  # as dockerd 28 has it
     if "\0" in path:
         raise InvalidParameter("bad parameter: path contains a NUL byte")
 
@@ -218,8 +238,8 @@ async def put(
 ) -> None:
     """Unpack a tar in a directory of the container.
 
-    Raises NotFound (no such directory), InvalidParameter (not a directory, bad tar), Forbidden
-    (read-only root).
+    Raises NotFound (no such directory), InvalidParameter (not a directory, read-only),
+    InternalError (a bad tar).
     """
     _named(path)
     async with reach(core, container, mounted=True) as sandbox:

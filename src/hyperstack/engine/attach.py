@@ -15,6 +15,7 @@ from hyperstack.model import Container, LogQuery, Status, StreamKind
 async def attach(
     core: Core,
     container: Container,
+    reference: str,
     *,
     stdin: bool,
     stdout: bool,
@@ -24,14 +25,13 @@ async def attach(
 ) -> Session:
     """Attach a client. With *logs_too* what was logged so far comes first.
 
-    Raises Conflict if the container is paused or restarting.
+    *reference* is what the client calls the container. Raises Conflict if it is paused or
+    restarting.
     """
     if container.state.status == Status.PAUSED:
-        raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        raise Conflict(f"container {reference} is paused, unpause the container before attach")
     if container.state.status == Status.RESTARTING:
-        raise Conflict(
-            f"container {container.id} is restarting, wait until the container is running"
-        )
+        raise Conflict(f"container {reference} is restarting, wait until the container is running")
     if not (stream or logs_too):
         raise InvalidParameter("must specify at least one of stream or logs")
     kinds = frozenset(

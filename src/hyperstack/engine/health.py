@@ -12,6 +12,7 @@ import time
 
 import msgspec
 
+from hyperstack.build.metadata import go_duration
 from hyperstack.engine import exec
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
@@ -67,6 +68,12 @@ def start(core: Core, live: Live) -> None:
     core.tasks.start(f"health {live.container.id[:12]}", _watch(core, live, check))
 
 
+def closed(container: Container) -> None:
+    """Nobody probes the container any more: until the next verdict Docker calls that unhealthy."""
+    if container.state.health is not None and effective(container) is not None:
+        container.state.health = msgspec.structs.replace(container.state.health, status="unhealthy")
+
+
 async def _watch(core: Core, live: Live, check: Healthcheck) -> None:
     container = live.container
     began = time.monotonic()
@@ -100,14 +107,16 @@ async def _probe(core: Core, container: Container, check: Healthcheck) -> Health
         try:
             async with asyncio.timeout(check.timeout / SECOND):
                 async for _, data in session.output():
-                    output += data[: OUTPUT - len(output)]
+                    output += data[: OUTPUT + 1 - len(output)]
+            if len(output) > OUTPUT:
+                output[OUTPUT:] = b"..."
             code = execution.exit_code if execution.exit_code is not None else TIMED_OUT
         except TimeoutError:
             await exec.kill(core, execution)
             session.close()
             code = TIMED_OUT
-            limit = check.timeout / SECOND
-            output[:] = f"Health check exceeded timeout ({limit:g}s)".encode()
+            words = f"Health check exceeded timeout ({go_duration(check.timeout)})".encode()
+            output[:] = words + (b": " + output if output else b"")
     except HyperError as error:
         code = TIMED_OUT
         output[:] = error.message.encode()[:OUTPUT]

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogWriter
 from hyperstack.engine.sandbox import Sandbox
+from hyperstack.engine.session import InputGate
 from hyperstack.engine.spec import Streams
 from hyperstack.errors import GuestError, HyperError
 from hyperstack.guest import messages
@@ -109,6 +110,7 @@ class Live:
         self._pumps: list[Pump] = []
         self.exec_ended: dict[int, asyncio.Future[messages.ProcessState]] = {}
         self.exec_pumps: dict[int, list[Pump]] = {}
+        self.exec_gates: dict[int, InputGate] = {}
         self.stopping = False
         self.stops = 0
         """Requests to stop that wait for the end, each to be told by an event of its own."""
@@ -155,8 +157,10 @@ class Live:
                 await pump.stop()
                 pump.begin(agent)
         for process in state.processes:
-            if process.handle == self.handle and process.running and process.stdin:
-                self.hub.gate.open(agent.open_input(process.stdin, start=process.stdin_taken))
+            own = process.handle == self.handle
+            gate = self.hub.gate if own else self.exec_gates.get(process.handle)
+            if gate is not None and process.running and process.stdin:
+                gate.open(agent.open_input(process.stdin, start=process.stdin_taken))
         self.exits_of(state)
 
     def exits_of(self, state: messages.State) -> None:
@@ -170,6 +174,7 @@ class Live:
             self.log.finish(kind)
         else:
             self.log.append(kind, offset, data, time.time_ns())
+            await self.log.room()
             if self.hub.sessions:
                 await self.hub.feed(kind, data)
         return self.log.taken(kind)

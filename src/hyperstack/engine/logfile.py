@@ -20,6 +20,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hyperstack.errors import InternalError
 from hyperstack.model import StreamKind
@@ -107,6 +108,22 @@ class LogSettings:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
+class Sender(Protocol):
+    """Where records go besides the file (a driver that can't be read)."""
+
+    def put(self, kind: StreamKind, line: bytes, time_ns: int) -> None:
+        """Take a record, without its end of line."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until it can take more."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
 class _Stream:
     """One stream's way into the log: what is stored, and the unfinished line after it."""
 
@@ -118,9 +135,21 @@ class _Stream:
 class LogWriter:
     """The one writer of a container's log. Not for several threads."""
 
-    def __init__(self, settings: LogSettings, generation: int, *, fresh: bool) -> None:
-        """Open or make the log. Raises InternalError if the disk refuses."""
+    def __init__(
+        self,
+        settings: LogSettings,
+        generation: int,
+        *,
+        fresh: bool,
+        sender: Sender | None = None,
+    ) -> None:
+        """Open or make the log.
+
+        Raises InternalError if the disk refuses, but not for the run of an earlier daemon (not
+        *fresh*): a container is more than its log, so that one goes on with what there is.
+        """
         self.settings = settings
+        self._sender = sender
         self.readers: set[asyncio.Event] = set()
         """Set at every record and at the end; each reader that follows has its own."""
         self.closed = False
@@ -138,19 +167,23 @@ class LogWriter:
             if attributes
             else b""
         )
-        try:
-            self._state = os.open(settings.state, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if settings.path is not None:
-                self._open_log(settings.path)
-            if fresh:
-                self._store()
-            else:
-                self._recover()
-        except OSError as error:
-            self.close()
-            raise InternalError(
-                f"the container's log can't be opened: {error.strerror or error}"
-            ) from error
+        for step in (self._open_state, self._open_path, self._store if fresh else self._recover):
+            try:
+                step()
+            except OSError as error:
+                words = f"the container's log can't be opened: {error.strerror or error}"
+                if fresh:
+                    self.close()
+                    raise InternalError(words) from error
+                log.error("%s: %s", settings.path or settings.state, words)
+
+    def _open_state(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._state = os.open(self.settings.state, flags, 0o600)
+
+    def _open_path(self) -> None:
+        if self.settings.path is not None:
+            self._open_log(self.settings.path)
 
     def _open_log(self, path: Path) -> None:
         self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -213,6 +246,11 @@ class LogWriter:
         stream.pending += text[end:]
         self._write(kind, text[:end], time_ns)
 
+    async def room(self) -> None:
+        """Wait while where the log goes besides can't keep up (``mode=blocking``)."""
+        if self._sender is not None:
+            await self._sender.room()
+
     def finish(self, kind: StreamKind) -> None:
         """Store the stream's unfinished last line: nothing more comes."""
         stream = self._streams[kind]
@@ -226,6 +264,9 @@ class LogWriter:
             return
         if self.settings.path is not None and not self.closed:
             self._try_to_put(kind, text, time_ns)
+        if self._sender is not None and not self.closed:
+            for part in _parts(text.split(b"\n")):
+                self._sender.put(kind, part.removesuffix(b"\n"), time_ns)
         self._streams[kind].taken += len(text)
         # Unrecorded, the next daemon cuts the end of the log off and asks the agent for it again.
         with contextlib.suppress(OSError):
@@ -311,6 +352,8 @@ class LogWriter:
         if self.closed:
             return
         self.closed = True
+        if self._sender is not None:
+            self._sender.close()
         self._notify()
         for fd in (self._log, self._state):
             if fd >= 0:

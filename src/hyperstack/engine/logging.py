@@ -1,41 +1,42 @@
-"""Log drivers: which there are, their options, and where a container's log lies."""
+"""Log drivers: which there are, their options, and where a container's log lies.
+
+Options that only the driver's start can judge are refused then, as dockerd does. What a driver that
+cannot be read gets is kept in a cache beside, for ``docker logs`` (Docker's dual logging).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from hyperstack.engine import logtag, syslog
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogSettings, LogWriter
 from hyperstack.engine.logread import LogReader
-from hyperstack.errors import InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import Container, LogConfig, LogQuery, LogRecord
 
-DRIVERS = ("json-file", "local", "none")
-_NOT_HERE = (
-    "awslogs",
-    "etwlogs",
-    "fluentd",
-    "gcplogs",
-    "gelf",
-    "journald",
-    "splunk",
-    "syslog",
-)
-_SHARED = {"max-size", "max-file", "compress", "mode", "max-buffer-size"}
+DRIVERS = ("json-file", "local", "none", "journald", "syslog")
+_NOT_HERE = ("awslogs", "fluentd", "gelf", "splunk")
+_ANY = frozenset({"mode", "max-buffer-size"})
+_CACHE = frozenset({"cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"})
+_FILES = frozenset({"max-size", "max-file", "compress"})
+_TAGS = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
 _OPTIONS = {
-    "json-file": _SHARED | {"labels", "labels-regex", "env", "env-regex", "tag"},
-    "local": _SHARED,
-    "none": {"mode", "max-buffer-size"},
+    "json-file": _FILES | _TAGS,
+    "local": _FILES,
+    "journald": _TAGS,
+    "syslog": syslog.OPTIONS,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?\Z", re.IGNORECASE)
+_JOURNAL = Path("/run/systemd/journal/socket")
+FAILED = "failed to create task for container: failed to initialize logging driver: "
 
 
 def parse_size(text: str) -> int:
-    """Return bytes of a size like ``10m``; -1 is no bound. Raises InvalidParameter."""
-    if text == "-1":
-        return 0
+    """Return bytes of a size like ``10m``. Raises InvalidParameter."""
     match = _SIZE.match(text.strip())
     if match is None:
         raise InvalidParameter(f"invalid size: '{text}'")
@@ -43,41 +44,114 @@ def parse_size(text: str) -> int:
 
 
 def check(config: LogConfig) -> None:
-    """Raise InvalidParameter in Docker's words unless driver and options can be used."""
+    """Raise InvalidParameter in Docker's words for a driver or option that is not known."""
     driver = config.type or "json-file"
     if driver in _NOT_HERE:
-        raise NotImplementedHere(f"log driver {driver} is not supported; use json-file or local")
+        raise NotImplementedHere(
+            f"log driver {driver} is not supported; use json-file, local or syslog"
+        )
     if driver not in DRIVERS:
         raise InvalidParameter(
             f'error looking up logging plugin {driver}: plugin "{driver}" not found'
         )
-    options = config.config
-    for key in options:
-        if key not in _OPTIONS[driver]:
-            raise InvalidParameter(f"unknown log opt '{key}' for {driver} log driver")
+    _check_mode(config.config)
+    _flag(config.config, "cache-disabled", "invalid value for option cache-disabled: {}")
+    if driver == "none":
+        return
+    for key in config.config:
+        if key not in _OPTIONS[driver] | _ANY | _CACHE:
+            place = f"log driver {driver}" if driver == "local" else f"{driver} log driver"
+            raise InvalidParameter(f"unknown log opt '{key}' for {place}")
+    if driver == "syslog":
+        syslog.check(config.config)
+
+
+def _check_mode(options: Mapping[str, str]) -> None:
+    mode = options.get("mode", "")
+    if mode not in ("", "blocking", "non-blocking"):
+        raise InvalidParameter(f"logger: logging mode not supported: {mode}")
+    if "max-buffer-size" not in options:
+        return
+    if mode != "non-blocking":
+        raise InvalidParameter(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+        )
     try:
-        settle(config)
+        parse_size(options["max-buffer-size"])
     except InvalidParameter as error:
-        raise InvalidParameter(f"failed to initialize logging driver: {error.message}") from error
+        raise InvalidParameter(f"error parsing option max-buffer-size: {error.message}") from error
 
 
-def settle(config: LogConfig) -> tuple[int, int, bool]:
-    """Return bytes per file, number of files, compression. Raises InvalidParameter."""
+def _flag(options: Mapping[str, str], key: str, words: str, default: bool = False) -> bool:
+    text = options.get(key, "").lower()
+    if not text:
+        return default
+    if text not in ("1", "t", "true", "0", "f", "false"):
+        raise InvalidParameter(words.format(options[key]))
+    return text in ("1", "t", "true")
+
+
+_Kept = tuple[int, int, bool]
+"""Bytes of a file (0: no bound), how many files there are, whether old ones are compressed."""
+
+
+def settle(config: LogConfig) -> _Kept:
+    """Return how the files of a driver are kept. Raises HyperError in the words of its start."""
     driver = config.type or "json-file"
-    options = config.config
-    local = driver == "local"
-    size = parse_size(options.get("max-size", "20m" if local else "-1"))
-    files = _integer(options.get("max-file", "5" if local else "1"))
+    if driver == "json-file":
+        try:
+            return _json_files(config.config)
+        except InvalidParameter as error:
+            raise InternalError(error.message) from error
+    if driver == "local":
+        return _local_files(config.config)
+    return _cache_files(config.config)
+
+
+def _json_files(options: Mapping[str, str]) -> _Kept:
+    size = parse_size(options["max-size"]) if "max-size" in options else 0
+    if not size and "max-size" in options:
+        raise InvalidParameter("max-size must be a positive number")
+    files = _integer(options.get("max-file", "1"))
     if files < 1:
         raise InvalidParameter("max-file cannot be less than 1")
-    if not size and files > 1 and not local and "max-file" in options:
-        raise InvalidParameter("max-size should be set when max-file is set")
-    compress = _boolean(options.get("compress", "true" if local and files > 1 else "false"))
-    if compress and (files == 1 or not size) and "compress" in options:
+    compress = _boolean(options.get("compress", "false"))
+    if compress and (files == 1 or not size):
         raise InvalidParameter(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
         )
     return size, files, compress
+
+
+def _local_files(options: Mapping[str, str]) -> _Kept:
+    found: list[int] = []
+    for key, read, default in (
+        ("max-size", parse_size, "20m"),
+        ("max-file", _integer, "5"),
+    ):
+        text = options.get(key, default)
+        try:
+            found.append(read(text))
+        except InvalidParameter as error:
+            words = f"invalid value for {key}: {text}: {error.message}"
+            raise InvalidParameter(words) from error
+    try:
+        compress = _boolean(options.get("compress", "true"))
+    except InvalidParameter as error:
+        words = f"error reading compress log option: {error.message}"
+        raise InvalidParameter(words) from error
+    size, files = found
+    if compress and files <= 1:
+        raise InvalidParameter("compression cannot be enabled when max file count is 1")
+    return size, max(1, files), compress
+
+
+def _cache_files(options: Mapping[str, str]) -> _Kept:
+    """Return how a cache is kept; as with Docker, what makes no sense is what was not said."""
+    own = {key.removeprefix("cache-"): value for key, value in options.items() if key in _CACHE}
+    with contextlib.suppress(InvalidParameter):
+        return _local_files(own)
+    return _local_files({})
 
 
 def _integer(text: str) -> int:
@@ -88,84 +162,105 @@ def _integer(text: str) -> int:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() in ("1", "t", "true"):
-        return True
-    if text.lower() in ("0", "f", "false"):
-        return False
-    raise InvalidParameter(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    return _flag({"": text}, "", f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
 def log_path(core: Core, container: Container) -> Path | None:
-    """Return where the container's newest log file lies; None for driver ``none``."""
-    driver = container.host.log_config.type or "json-file"
+    """Return where the container's newest log file lies; None if nothing is kept."""
+    config = container.host.log_config
+    driver = config.type or "json-file"
     folder = core.container_dir(container.id)
-    if driver == "none":
-        return None
+    if driver == "json-file":
+        return folder / f"{container.id}-json.log"
     if driver == "local":
         return folder / "local-logs" / "container.log"
-    return folder / f"{container.id}-json.log"
+    if driver == "none" or _flag(config.config, "cache-disabled", ""):
+        return None
+    return folder / "cached-logs" / "container-cached.log"
 
 
-def _attributes(container: Container, options: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return what ``labels``, ``env`` and ``tag`` put into every record."""
-    environment = dict(e.split("=", 1) for e in container.config.env if "=" in e)
-    made: dict[str, str] = {}
-    for values, names, pattern in (
-        (container.config.labels, "labels", "labels-regex"),
-        (environment, "env", "env-regex"),
-    ):
-        for name in options.get(names, "").split(","):
-            if name in values:
-                made[name] = values[name]
-        if options.get(pattern):
-            matcher = re.compile(options[pattern])
-            made.update({k: v for k, v in values.items() if matcher.search(k)})
-    if "tag" in options:
-        made["tag"] = _tag(options["tag"], container)
-    return tuple(sorted(made.items()))
+async def begin_log(core: Core, container: Container) -> LogWriter:
+    """Open the log of a run that begins, connected to where it goes. Raises HyperError."""
+    sender: syslog.Sender | None = None
+    try:
+        if container.host.log_config.type == "journald":
+            _refuse_journal()
+        sender = _sender(container)
+        if sender is not None:
+            await sender.connect()
+        return _open(core, container, sender, fresh=True)
+    except BaseException as error:
+        if sender is not None:
+            sender.close()
+        if not isinstance(error, HyperError):
+            raise
+        kind = InvalidParameter if isinstance(error, InvalidParameter) and sender else InternalError
+        raise kind(FAILED + error.message) from error
 
 
-def _tag(template: str, container: Container) -> str:
-    """Fill the template fields that Docker offers for tags."""
-    fields = {
-        "ID": container.id[:12],
-        "FullID": container.id,
-        "Name": container.name,
-        "ImageID": container.image_id.removeprefix("sha256:")[:12],
-        "ImageFullID": container.image_id,
-        "ImageName": container.config.image,
-        "DaemonName": "docker",
-    }
-    return re.sub(r"{{\s*\.(\w+)\s*}}", lambda m: fields.get(m[1], m[0]), template)
+def _refuse_journal() -> None:
+    if not _JOURNAL.exists():
+        raise InternalError("journald is not enabled on this host")
+    raise InternalError("the journal can't be written to; use json-file, local or syslog")
 
 
-def open_log(core: Core, container: Container, *, fresh: bool) -> LogWriter:
-    """Open the container's log for one run.
+def resume_log(core: Core, container: Container) -> LogWriter:
+    """Open the log of an earlier daemon's run, which goes on where its record ends."""
+    return _open(core, container, _sender(container), fresh=False)
 
-    *fresh* for a run that begins; otherwise the run of an earlier daemon goes on where its record
-    ends. Raises InternalError if the disk refuses.
-    """
+
+def _sender(container: Container) -> syslog.Sender | None:
+    config = container.host.log_config
+    options = config.config
+    if config.type != "syslog":
+        return None
+    bound = syslog.WAITING
+    if "max-buffer-size" in options:
+        bound = parse_size(options["max-buffer-size"])
+    tag = logtag.tag(container, options.get("tag") or "{{.ID}}")
+    blocking = options.get("mode") != "non-blocking"
+    return syslog.Sender(options, tag, blocking=blocking, bound=bound)
+
+
+def _open(
+    core: Core, container: Container, sender: syslog.Sender | None, *, fresh: bool
+) -> LogWriter:
     options = container.host.log_config.config
     size, files, compress = settle(container.host.log_config)
     path = log_path(core, container)
-    if path is not None and path.parent.name == "local-logs":
-        path.parent.mkdir(mode=0o710, exist_ok=True)
+    if path is not None and path.parent != core.container_dir(container.id):
+        with contextlib.suppress(OSError):  # opening the log says what is wrong
+            path.parent.mkdir(mode=0o710, exist_ok=True)
+    found = dict(logtag.attributes(container))
+    if sender is None and "tag" in options:
+        found["tag"] = logtag.tag(container, options["tag"])
     settings = LogSettings(
         path=path,
         state=core.container_dir(container.id) / "log.state",
         max_size=size,
         max_files=files,
         compress=compress,
-        attributes=_attributes(container, options),
+        attributes=tuple(sorted(found.items())),
     )
     generation = container.generation + (1 if fresh else 0)
-    return LogWriter(settings, generation, fresh=fresh)
+    return LogWriter(settings, generation, fresh=fresh, sender=sender)
 
 
 def reader_for(core: Core, container: Container, query: LogQuery) -> AsyncIterator[LogRecord]:
-    """Return the records of a container's log. Raises NotImplementedHere if none is kept."""
+    """Return the records of a container's log.
+
+    Raises NotImplementedHere if none is kept, HyperError if its driver could not have started.
+    """
     path = log_path(core, container)
     if path is None:
         raise NotImplementedHere("configured logging driver does not support reading")
+    _check_start(container)
     live = core.live.get(container.id)
     return LogReader(path, query, live.log if live is not None else None).records()
+
+
+def _check_start(container: Container) -> None:
+    settle(container.host.log_config)
+    logtag.attributes(container)
+    if template := container.host.log_config.config.get("tag"):
+        logtag.tag(container, template)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperstack.engine import (
     claims,
+    health,
     networking,
     remove,
     restart,
@@ -160,6 +161,7 @@ def _record_exit(container: Container, live: Live, ended: messages.ProcessState 
             state.error = ""
     state.status = Status.EXITED
     state.pid = 0
+    health.closed(container)
     container.sandbox = None
     return max(0.0, (state.finished_ns - state.started_ns) / 1e9)
 

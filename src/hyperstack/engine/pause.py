@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperstack.engine import health
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.errors import Conflict, InternalError
@@ -23,6 +24,7 @@ async def pause(core: Core, container: Container) -> None:
             raise Conflict(f"container {container.id} is not running")
         await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
         container.state.status = Status.PAUSED
+        health.closed(container)
         await record(core, container)
     core.event(container, "pause")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hyperstack.engine import claims, health, monitor, networking, remove, restart, siblings
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.engine.logging import open_log
+from hyperstack.engine.logging import resume_log
 from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.rows import SandboxRow, load_sandboxes
 from hyperstack.engine.sandbox import Sandbox
@@ -144,7 +144,7 @@ async def _resume(
         return False  # its exit was stored; only the sandbox's end is missing
     if container.sandbox != sandbox.id:
         container.generation += 1  # the start had not been recorded, its log had begun
-    writer = open_log(core, container, fresh=False)
+    writer = resume_log(core, container)
     live = Live(core, container, sandbox, process.handle, writer)
     live.adopted = True
     core.live[container.id] = live

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from hyperstack.engine import (
     bounds,
@@ -23,7 +22,7 @@ from hyperstack.engine import (
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logfile import LogWriter
-from hyperstack.engine.logging import open_log
+from hyperstack.engine.logging import begin_log
 from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.refusals import UNKNOWN, exit_code_of, start_error
 from hyperstack.engine.seccomp import filter_for
@@ -97,7 +96,7 @@ async def start_locked(core: Core, container: Container) -> None:
 
 async def _launch(core: Core, container: Container) -> Live:
     joined = await joining.find(core, container)
-    writer = open_log(core, container, fresh=True)
+    writer = await begin_log(core, container)
     try:
         moving = siblings.enter(core, container, joined) if joined else _boot(core, container)
         live = await _start_in(core, container, await moving, writer)
@@ -202,7 +201,6 @@ async def _failed(core: Core, container: Container, error: HyperError) -> None:
     code = exit_code_of(error)
     if code != UNKNOWN or not state.exit_code:
         state.exit_code = code  # else that of the last run stays, as with dockerd
-    state.finished_ns = time.time_ns()
     state.pid = 0
     state.endpoints = {}
     state.ports = {}

@@ -60,8 +60,9 @@ def _merged(container: Container, changes: UpdateConfig) -> HostConfig:
     if policy is not None and not policy.name:
         kept.pop("restart_policy", None)
     if policy is not None and policy.name and host.auto_remove and policy.name != "no":
-        raise InvalidParameter(
-            "Restart policy cannot be updated because AutoRemove is enabled for the container"
+        raise Conflict(
+            f"Cannot update container {container.id}: Restart policy cannot be updated because "
+            "AutoRemove is enabled for the container"
         )
     check_resources(HostConfig(**{**kept, "memory": changes.memory or host.memory}))
     if conflict := _conflict(host, changes):
@@ -82,7 +83,7 @@ def _conflict(host: HostConfig, changes: UpdateConfig) -> str:
                 f"Conflicting options: {names[0]} cannot be updated as {names[1]} has already "
                 "been set"
             )
-    if changes.memory > 0 and not changes.memory_swap and 0 < host.memory_swap < changes.memory:
+    if changes.memory > host.memory_swap and changes.memory and not changes.memory_swap:
         return (
             "Memory limit should be smaller than already set memoryswap limit, update the "
             "memoryswap at the same time"

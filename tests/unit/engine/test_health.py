@@ -84,3 +84,13 @@ def test_a_probe_is_run_by_itself_or_by_the_image_s_shell(
 ) -> None:
     made = container(config=ContainerConfig(shell=shell))
     assert health.command(made, Healthcheck(test=test)) == argv
+
+
+def test_a_container_that_nobody_probes_is_unhealthy() -> None:
+    checked = container(config=ContainerConfig(healthcheck=CHECK))
+    checked.state.health = Health(status="healthy", failing_streak=1)
+    health.closed(checked)
+    assert checked.state.health == Health(status="unhealthy", failing_streak=1)
+    other = container()
+    health.closed(other)
+    assert other.state.health is None

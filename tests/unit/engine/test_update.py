@@ -36,6 +36,7 @@ async def test_a_policy_can_be_changed(core: Core) -> None:
     ("host", "changes"),
     [
         (HostConfig(), UpdateConfig(memory=MB)),
+        (HostConfig(), UpdateConfig(memory=64 * MB)),
         (HostConfig(memory_swap=8 * MB), UpdateConfig(memory=9 * MB)),
         (HostConfig(cpu_quota=9000), UpdateConfig(nano_cpus=10**9)),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import stat as st
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ TAR = "application/x-tar"
 PIECE = 16 << 10
 """Compressed bytes that are expanded at once."""
 
+_TAG = re.compile(r"\w[\w.-]{0,127}\Z", re.ASCII)
 # Go's os.FileMode: the permission bits are Unix's, the rest is not.
 _GO_TYPES = {
     st.S_IFDIR: 1 << 31,
@@ -57,7 +59,7 @@ def go_mode(mode: int) -> int:
 def _path(request: Request) -> str:
     path = request.query.text("path")
     if not path:
-        raise InvalidParameter("bad parameter: path cannot be empty")
+        raise InvalidParameter("bad parameter: pathcannot be empty")  # as dockerd 28 has it
     return path
 
 
@@ -145,6 +147,10 @@ async def commit(request: Request, engine: Engine) -> None:
     raw: Any = await request.json()
     config: ContainerConfig | None = CONFIG.read(raw) if raw is not None else None
     query = request.query
+    if not query.text("container"):
+        raise InvalidParameter('invalid name or ID supplied: ""')
+    if (tag := query.text("tag")) and not _TAG.match(tag):
+        raise InvalidParameter("invalid tag format")
     identifier = await engine.containers.commit(
         query.text("container"),
         repo=query.text("repo"),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 from hyperstack.api.docker import detach, gojson, stdcopy, websocket
 from hyperstack.api.docker.closing import closing
 from hyperstack.api.docker.coalesce import Coalescer
+from hyperstack.api.docker.errors import status_of
 from hyperstack.api.docker.gotime import rfc3339fixed
 from hyperstack.api.docker.hijack import pump
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema.stats import container_stats, system_cpu_ns
-from hyperstack.engine.until import parse_time
-from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.engine.session import Session
+from hyperstack.engine.until import parse_unix
+from hyperstack.errors import Conflict, HyperError, InvalidParameter
 from hyperstack.model import Container, LogQuery, LogRecord, Status
 
 if TYPE_CHECKING:
@@ -33,21 +35,15 @@ def add_to(router: Router) -> None:
 
 async def attach(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/attach``"""
-    query = request.query
-    keys = detach.parse(query.text("detachKeys"))
-    container = engine.containers.get(request.name)
-    stdin = query.flag("stdin")
-    if not (query.flag("stream") or query.flag("logs")):
-        await request.hijack(stdcopy.RAW)  # nothing was asked for: Docker says nothing then
+    try:
+        container, keys, session = await _join(request, engine)
+    except HyperError as refused:
+        # As dockerd: the connection is to be the stream's, so no JSON and nothing after it.
+        request.keep_alive = False
+        await request.answer(
+            status_of(refused), f"{refused.message}\r\n".encode(), content_type=stdcopy.RAW
+        )
         return
-    session = await engine.containers.attach(
-        container.id,
-        stdin=stdin,
-        stdout=query.flag("stdout"),
-        stderr=query.flag("stderr"),
-        stream=query.flag("stream"),
-        logs=query.flag("logs"),
-    )
     framed = not container.config.tty
     try:
         wire = await request.hijack(
@@ -55,11 +51,15 @@ async def attach(request: Request, engine: Engine) -> None:
                 framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
             )
         )
-        if query.flag("logs"):
+        if session is None:
+            return
+        if request.query.flag("logs"):
             await wire.until_read()
     except BaseException:
-        session.close()
+        if session is not None:
+            session.close()
         raise
+    stdin = request.query.flag("stdin")
     detached = await pump(
         wire,
         session,
@@ -71,6 +71,24 @@ async def attach(request: Request, engine: Engine) -> None:
         engine.core.event(container, "detach")
 
 
+async def _join(request: Request, engine: Engine) -> tuple[Container, bytes, Session | None]:
+    """Return the container, the detach keys, and a session if any was asked for."""
+    query = request.query
+    keys = detach.parse(query.text("detachKeys"))
+    container = engine.containers.get(request.name)
+    if not (query.flag("stream") or query.flag("logs")):
+        return container, keys, None  # Docker says nothing then
+    session = await engine.containers.attach(
+        request.name,
+        stdin=query.flag("stdin"),
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+    )
+    return container, keys, session
+
+
 async def attach_websocket(request: Request, engine: Engine) -> None:
     """``GET /containers/{name}/attach/ws``: raw bytes both ways, stdout and stderr together."""
     head, query = request.head, request.query
@@ -80,7 +98,7 @@ async def attach_websocket(request: Request, engine: Engine) -> None:
     keys = detach.parse(query.text("detachKeys"))
     container = engine.containers.get(request.name)
     session = await engine.containers.attach(
-        container.id,
+        request.name,
         stdin=query.flag("stdin"),
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
@@ -109,14 +127,13 @@ def _log_query(request: Request) -> LogQuery:
     if not (query.flag("stdout") or query.flag("stderr")):
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
     tail = query.text("tail")
-    now = time.time_ns()
     since, until = query.text("since"), query.text("until")
     return LogQuery(
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
         follow=query.flag("follow"),
-        since_ns=parse_time(since, now) if since not in ("", "0") else 0,
-        until_ns=parse_time(until, now) if until not in ("", "0") else 0,
+        since_ns=parse_unix(since or "0"),
+        until_ns=parse_unix(until) if until not in ("", "0") else 0,
         tail=int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 10 else -1,
     )
 
@@ -145,7 +162,10 @@ async def logs(request: Request, engine: Engine) -> None:
 def _log_line(record: LogRecord, *, stamped: bool, detailed: bool) -> bytes:
     data = record.data
     if detailed:
-        pairs = ",".join(f"{key}={value}" for key, value in sorted(record.attributes.items()))
+        pairs = ",".join(
+            f"{quote_plus(key)}={quote_plus(value)}"
+            for key, value in sorted(record.attributes.items())
+        )
         data = f"{pairs} ".encode() + data
     if stamped:
         data = f"{rfc3339fixed(record.time_ns)} ".encode() + data

@@ -190,7 +190,7 @@ async def rename(request: Request, engine: Engine) -> None:
 
 async def update(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/update``"""
-    changes: UpdateConfig = await request.object(_UPDATE, needed=True)
+    changes: UpdateConfig = await request.object(_UPDATE)
     warnings = await engine.containers.update(request.name, changes)
     await request.answer_json({"Warnings": warnings or None})
 

@@ -16,7 +16,6 @@ from hyperstack.api.docker.gojson import (
     Pair,
     Schema,
     Strings,
-    StrSlice,
     Where,
 )
 from hyperstack.api.docker.schema.config import read_config
