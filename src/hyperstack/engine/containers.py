@@ -26,7 +26,7 @@ from hyperstack.engine import (
 )
 from hyperstack.engine.core import Core
 from hyperstack.engine.session import Session
-from hyperstack.engine.waiters import Wait
+from hyperstack.engine.waiters import Wait, check_condition
 from hyperstack.errors import Conflict
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, ExecId
@@ -129,6 +129,7 @@ class ContainerService:
 
     async def prepare_wait(self, ref: str, condition: str) -> Wait:
         """Register a wait; ``result`` of what is returned waits."""
+        check_condition(condition)
         return self._core.waiters.register(self.get(ref), condition)
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:

@@ -110,11 +110,18 @@ def _make_folder(core: Core, identifier: ContainerId) -> None:
 def check_platform(name: str, image: Image, wanted: Platform) -> None:
     """Raise NotFound, upon which the CLI pulls, if an image is for another platform."""
     made = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
-    if not wanted.accepts(made):
+    if not (wanted.accepts(made) or _runs(made.normal(), wanted.normal())):
         raise NotFound(
             f"image with reference {name} was found but its platform ({made.normal()}) does not "
             f"match the specified platform ({wanted.normal()})"
         )
+
+
+def _runs(made: Platform, wanted: Platform) -> bool:
+    """Tell whether a processor of a later level (``amd64/v3``) is asked for than an image needs."""
+    same = (made.os, made.architecture) == (wanted.os, wanted.architecture)
+    levels = [platform.variant.removeprefix("v") or "1" for platform in (made, wanted)]
+    return same and made.architecture == "amd64" and levels[0] <= levels[1]
 
 
 def _claim_name(core: Core, name: str | None, identifier: ContainerId) -> str:

@@ -91,6 +91,8 @@ def exit_code_of(error: HyperError) -> int:
         return UNKNOWN
     if "executable file not found" in text or "no such file or directory" in text:
         return 127
+    if "not a directory" in text:
+        return 127
     if "permission denied" in text or "is a directory" in text or "exec format error" in text:
         return 126
     return UNKNOWN

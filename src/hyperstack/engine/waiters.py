@@ -12,6 +12,12 @@ from hyperstack.model import Container, WaitResult
 CONDITIONS = ("not-running", "next-exit", "removed")
 
 
+def check_condition(condition: str) -> None:
+    """Raise InvalidParameter in Docker's words unless there is such a condition; "" is one."""
+    if condition and condition not in CONDITIONS:
+        raise InvalidParameter(f'invalid condition: "{condition}"')
+
+
 class Wait:
     """One registered wait; ``result`` returns when the condition came true."""
 
@@ -37,8 +43,7 @@ class Waiters:
     def register(self, container: Container, condition: str) -> Wait:
         """Begin to wait. Raises InvalidParameter for an unknown condition."""
         condition = condition or "not-running"
-        if condition not in CONDITIONS:
-            raise InvalidParameter(f'invalid condition: "{condition}"')
+        check_condition(condition)
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         state = container.state
         if condition == "not-running" and not state.status.is_up:

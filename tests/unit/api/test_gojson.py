@@ -204,7 +204,13 @@ def test_everything_of_a_full_body_arrives() -> None:
 
 
 def test_lists_and_maps_are_shown_as_they_were_given_empty_or_not_at_all() -> None:
-    body = {"Dns": [], "PortBindings": {}, "Links": None, "Devices": [], "CapAdd": []}
+    body: dict[str, Any] = {
+        "Dns": [],
+        "PortBindings": {},
+        "Links": None,
+        "Devices": [],
+        "CapAdd": [],
+    }
     shown = host_config(HostConfigKind().read(body, gojson.Where()))
     assert (shown["Dns"], shown["PortBindings"], shown["Devices"]) == ([], {}, [])
     assert shown["CapAdd"] == []

@@ -12,6 +12,7 @@ from hyperstack.api.docker import gojson, gotime, http1
 from hyperstack.api.docker.connection import Connection
 from hyperstack.api.docker.filters import Filters
 from hyperstack.api.docker.filters import parse as parse_filters
+from hyperstack.api.docker.mediatype import JSON, check_json
 from hyperstack.api.docker.query import Query
 from hyperstack.errors import HyperError, InvalidParameter
 
@@ -23,7 +24,6 @@ MAX_JSON = 4 << 20
 """Bytes of a JSON body at most."""
 JSON_BOUND = 60.0
 """Seconds for which a JSON body may take to arrive."""
-JSON = "application/json"
 UNVERSIONED = (("Api-Version", API_VERSION), ("Ostype", "linux"), ("Server", SERVER))
 """Standing headers of an answer to a client whose version is not spoken."""
 _STANDING = (*UNVERSIONED, ("Docker-Experimental", "false"))
@@ -121,14 +121,8 @@ class Request:
         *needed*: an empty body is an error.
         """
         given = self.head.headers.get("content-type", "")
-        kind = given.partition(";")[0].strip().lower()
         if self.has_body or given:
-            if not kind:
-                raise InvalidParameter("malformed Content-Type header (): mime: no media type")
-            if kind != JSON:
-                raise InvalidParameter(
-                    f"unsupported Content-Type header ({given}): must be 'application/json'"
-                )
+            check_json(given)
         data = await self.read()
         if not data.strip():
             if needed:
