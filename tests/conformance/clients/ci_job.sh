@@ -4,7 +4,7 @@
 # and pulled, and everything found again by its labels. DOCKER_HOST names the engine, REGISTRY a
 # registry that knows the user "user" with the password "secret", DOCKER the CLI.
 set -euo pipefail
-docker() { "$DOCKER" "$@"; }
+docker() { command "$DOCKER" "$@"; }
 say() { echo "== $*"; }
 label=(--label ci.job=7 --label ci.runner=r1)
 cd "$(mktemp -d)"
