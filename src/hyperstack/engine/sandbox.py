@@ -22,7 +22,7 @@ from hyperstack.config import Config
 from hyperstack.engine import rows
 from hyperstack.engine.bounds import HOSTNAME
 from hyperstack.engine.rows import SandboxRow
-from hyperstack.errors import GuestError, HyperError, InternalError, InvalidParameter
+from hyperstack.errors import Conflict, GuestError, HyperError, InternalError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentClient
 from hyperstack.guest.codec import ProtocolError
@@ -43,6 +43,11 @@ log = logging.getLogger(__name__)
 
 RECONNECT = 10.0
 """Seconds within which a lost agent connection must be back, else the machine is killed."""
+NO_SHARE = (
+    "the virtual machine of the container that is joined was started without volumes and can get "
+    "none while it runs: create this container before that one is started, or give that one a "
+    "volume, too"
+)
 LOSSES, LOSSES_WITHIN = 5, 60.0
 """Connections lost within so many seconds after which no further one is made."""
 
@@ -82,6 +87,7 @@ class Sandbox:
         self._next_handle = 1
         self.carried: set[asyncio.Task[Any]] = set()
         """The connections to sockets of the host that are open."""
+        self.sharing = asyncio.Lock()
         self.dying = False
         self.failure = ""
         """Why this daemon killed the machine, if it had to."""
@@ -292,10 +298,34 @@ class Sandboxes:
         await rows.put_sandbox(self._db, sandbox.row)
 
     async def share(self, sandbox: Sandbox, mounts: Sequence[ShareMount]) -> None:
-        """Let a running sandbox's share serve more. Raises InternalError, and nothing is left."""
-        if mounts:
-            assert sandbox.row.share is not None
-            await asyncio.to_thread(extend.add, *sandbox.row.share, mounts)
+        """Let a running sandbox's share serve more, and the sandbox have one if it has none.
+
+        Raises Conflict if it can get none, InternalError; nothing is left then.
+        """
+        if not mounts:
+            return
+        async with sandbox.sharing:
+            fresh = sandbox.row.share is None
+            if sandbox.row.share is not None:
+                await asyncio.to_thread(extend.add, *sandbox.row.share, mounts)
+            else:
+                await self._late_share(sandbox, mounts)
+            try:
+                await self._set_up(sandbox, "", True)
+            except HyperError as error:
+                if fresh:
+                    await self._shares.stop(sandbox.id)
+                    sandbox.row.share = None
+                raise Conflict(NO_SHARE) from error
+
+    async def _late_share(self, sandbox: Sandbox, mounts: Sequence[ShareMount]) -> None:
+        row, path = sandbox.row, sandbox.machine.share_socket
+        if path is None:
+            raise Conflict(NO_SHARE)
+        folders = self._cgroups.folders(row.id)
+        await self._shares.start(row.id, row.uid, mounts, folders, path)
+        row.share = self._shares.server(row.id)
+        await self.remember(sandbox)  # the guest keeps to this server from now on
 
     async def unshare(self, sandbox: Sandbox, names: Sequence[str]) -> None:
         """Let it serve less. Raises InternalError if the server is gone."""
@@ -370,9 +400,10 @@ class Sandboxes:
     async def end(self, sandbox: Sandbox, *, clean: bool) -> None:
         """End a sandbox. *clean*: let the guest unmount its disks first (bounded).
 
-        Goes on to its end if the caller is cancelled.
+        Goes on to its end if the caller is cancelled, who is told so then: the lock that he holds
+        must not let the next one have a disk that is still in use.
         """
-        await self._tasks.carry_through(f"end of {sandbox.id[:12]}", self._end(sandbox, clean))
+        await self._tasks.see_through(f"end of {sandbox.id[:12]}", self._end(sandbox, clean))
 
     async def _end(self, sandbox: Sandbox, clean: bool) -> None:
         sandbox.dying = True

@@ -59,6 +59,26 @@ class Tasks:
         task.add_done_callback(self._steady.discard)
         return await asyncio.shield(task)
 
+    async def see_through(self, name: str, coro: Coroutine[Any, Any, T]) -> T:
+        """Await *coro* to its end even if the caller is cancelled meanwhile, and raise that then.
+
+        For what others wait for by a lock that the caller holds. *coro* must be bounded in time.
+        """
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._steady.add(task)
+        task.add_done_callback(self._steady.discard)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                log.error("%s failed: %s", name, failure)
+            raise cancelled
+        return task.result()
+
     async def aclose(self) -> None:
         """Cancel every task and wait for all of them. Tasks started later are cancelled at once."""
         self._closed = True

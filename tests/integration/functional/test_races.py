@@ -6,6 +6,7 @@ the clients are the docker CLI and raw connections.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -382,3 +383,18 @@ def test_a_daemon_that_is_told_to_end_leaves_nothing_half_done(own: Host, delay:
     while (left := leftovers(own)) and time.monotonic() < bound:
         time.sleep(0.2)  # the kernel ends a network namespace, and its links, in its own time
     assert left == []
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.04, 0.06])
+def test_an_export_after_one_that_was_left_half_read_finds_the_disk_free(
+    host: Host, pause: float
+) -> None:
+    """A client that ends its half and then the connection has told twice that it leaves."""
+    host.docker("create", "--name", "idle", "busybox", "true")
+    with connected(host) as sock:
+        sock.sendall(b"GET /containers/idle/export HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert len(sock.recv(8000)) > 0
+        sock.shutdown(socket.SHUT_WR)
+        time.sleep(pause)
+    status, answer = ask(host, "GET", "/containers/idle/export")
+    assert status == 200, answer

@@ -38,3 +38,34 @@ async def test_a_task_may_close_the_set_it_lives_in() -> None:
     other = tasks.start("other", asyncio.sleep(100))
     await asyncio.wait_for(tasks.start("closer", tasks.aclose()), 5)
     assert other.cancelled()
+
+
+async def test_what_is_seen_through_ends_before_its_cancelled_caller_goes_on() -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(0.1)
+        done.set()
+
+    tasks = Tasks()
+    caller = asyncio.create_task(tasks.see_through("work", work()))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert done.is_set()
+    await tasks.aclose()
+
+
+async def test_what_is_seen_through_gives_its_result_or_its_failure() -> None:
+    async def work(fails: bool) -> int:
+        if fails:
+            raise ValueError("no")
+        return 3
+
+    tasks = Tasks()
+    assert await tasks.see_through("work", work(False)) == 3
+    with pytest.raises(ValueError, match="no"):
+        await tasks.see_through("work", work(True))
+    await tasks.aclose()

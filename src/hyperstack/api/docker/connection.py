@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         self._eof = True
         self._wake_reader()
         if self.cancel_when_gone and self._task is not None:
-            self._task.cancel()
+            self._cancel_once(self._task)
         elif self._gone_callback is not None:
             self._watch_hangup()
 
@@ -174,8 +174,13 @@ class Connection(asyncio.Protocol):
         self._wake_reader()
         self._wake_writers()
         if self._task is not None and self.cancel_when_gone:
-            self._task.cancel()
+            self._cancel_once(self._task)
         self._tell_gone()
+
+    def _cancel_once(self, task: asyncio.Task[None]) -> None:
+        """Cancel the handler: not again where it cleans up, when the end is followed by a loss."""
+        self.cancel_when_gone = False
+        task.cancel()
 
     # --- what servers call
 
