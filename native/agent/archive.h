@@ -10,6 +10,7 @@
 #ifndef HYPER_ARCHIVE_H
 #define HYPER_ARCHIVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,10 @@ typedef int archive_change_fn(void *ctx, const char *path, enum archive_change_k
 /* lstat of a path beneath rootfd; links before the last component are followed inside the root. */
 int archive_stat(int rootfd, const char *path, struct archive_stat *out,
                  char detail[ARCHIVE_DETAIL]);
+
+/* Looks a name up in the root's /etc/passwd, or /etc/group. */
+int archive_owner(int rootfd, const char *name, bool group, uint32_t *id,
+                  char detail[ARCHIVE_DETAIL]);
 
 /* Writes a tar of the path. Names begin with the path's base name, with "./" for "dir/.", with "/"
  * for the root itself. */

@@ -49,6 +49,7 @@ enum hyper_op {
     OP_DNS_ANSWER = 24,
     OP_FILE_WRITE = 25,
     OP_SOCKET_ANSWER = 26,
+    OP_OWNER = 27,
 };
 enum hyper_event_kind {
     EVENT_KIND_EXIT = 1,
@@ -340,6 +341,14 @@ enum hyper_field_path_stat {
     F_PATH_STAT_MODE = 3,
     F_PATH_STAT_MTIME_NS = 4,
     F_PATH_STAT_LINK_TARGET = 5,
+};
+enum hyper_field_owner_request {
+    F_OWNER_REQUEST_CONTAINER = 1,
+    F_OWNER_REQUEST_NAME = 2,
+    F_OWNER_REQUEST_GROUP = 3,
+};
+enum hyper_field_owner {
+    F_OWNER_ID = 1,
 };
 enum hyper_field_change {
     F_CHANGE_PATH = 1,

@@ -35,6 +35,7 @@ static request_fn *const handlers[] = {
     [OP_DNS_ANSWER] = handle_dns_answer,
     [OP_FILE_WRITE] = handle_file_write,
     [OP_SOCKET_ANSWER] = handle_socket_answer,
+    [OP_OWNER] = handle_owner,
 };
 
 bool dispatch_request(struct request request, const uint8_t *payload, size_t length)

@@ -16,7 +16,8 @@ struct transfer_job {
     int root; /* of the container, or its upper directory */
     int layers[TRANSFER_LAYERS];
     size_t layer_count;
-    const char *path;
+    const char *path; /* or a name, for OP_OWNER */
+    bool group;
     unsigned flags; /* enum archive_flags */
     bool diff;
     int64_t since, now; /* of a difference: only what changed after it; when it was asked for. ns */

@@ -52,6 +52,16 @@ static int stat_record(const struct transfer_job *job, int results, char *detail
     return error;
 }
 
+static void owner_record(const struct transfer_job *job, int results, char *detail)
+{
+    struct writer message = {0};
+    uint32_t id = 0;
+    int error = archive_owner(job->root, job->path, job->group, &id, detail);
+    if (!error)
+        write_number(&message, F_OWNER_ID, id);
+    tell(results, message.failed ? -ENOMEM : error, &message, detail);
+}
+
 struct change_list {
     struct writer message;
     size_t count;
@@ -147,6 +157,9 @@ _Noreturn void transfer_child(const struct transfer_job *job, int results, int d
         break;
     case OP_ARCHIVE_PUT:
         tell(results, archive_put(job->root, job->path, data, job->flags, detail), NULL, detail);
+        break;
+    case OP_OWNER:
+        owner_record(job, results, detail);
         break;
     case OP_CHANGES:
         changes_record(job, results, detail);

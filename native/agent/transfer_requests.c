@@ -16,7 +16,7 @@ enum { ID_MOST = 64 };
 struct wanted {
     char *container, *path;
     int64_t stream;
-    bool no_overwrite, copy_ids, diff, more;
+    bool no_overwrite, copy_ids, diff, more, group;
 };
 
 static void wanted_free(struct wanted *wanted)
@@ -64,6 +64,21 @@ static void read_export(struct reader *payload, struct wanted *wanted)
             wanted->diff = field_flag(payload, &field);
         else if (field.tag == F_EXPORT_REQUEST_MORE)
             wanted->more = field_flag(payload, &field);
+        else
+            payload->bad = true;
+    }
+}
+
+static void read_owner(struct reader *payload, struct wanted *wanted)
+{
+    struct field field;
+    while (reader_next(payload, &field)) {
+        if (field.tag == F_OWNER_REQUEST_CONTAINER)
+            take_text(payload, &field, ID_MOST, &wanted->container);
+        else if (field.tag == F_OWNER_REQUEST_NAME)
+            take_text(payload, &field, PATH_MAX, &wanted->path);
+        else if (field.tag == F_OWNER_REQUEST_GROUP)
+            wanted->group = field_flag(payload, &field);
         else
             payload->bad = true;
     }
@@ -130,6 +145,7 @@ static void run(struct request request, const struct wanted *wanted, bool stream
         .flags = (wanted->no_overwrite ? ARCHIVE_NO_OVERWRITE_DIR_NON_DIR : 0u) |
                  (wanted->copy_ids ? ARCHIVE_COPY_IDS : 0u),
         .diff = wanted->diff,
+        .group = wanted->group,
     };
     const struct container *container =
         wanted->container ? container_find(wanted->container) : NULL;
@@ -186,4 +202,9 @@ void handle_export(struct request request, struct reader *payload)
 void handle_changes(struct request request, struct reader *payload)
 {
     handle(request, payload, read_reference, false);
+}
+
+void handle_owner(struct request request, struct reader *payload)
+{
+    handle(request, payload, read_owner, false);
 }

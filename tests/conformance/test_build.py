@@ -258,6 +258,8 @@ def test_a_failing_command_is_told_with_its_code_and_its_container_stays(host: H
         ("FROM busybox\n", {"version": "2"}, 501, "BuildKit is not supported"),
         ("FROM busybox\n", {"squash": "1"}, 400, "squash is only supported with experimental mode"),
         ("FROM busybox\n", {"remote": "ftp://x"}, 500, "(ftp://x) could not be recognized as URL"),
+        ("FROM busybox\n", {"remote": "git://x/y#z:w"}, 501, "clone it and send its files"),
+        ("FROM busybox\n", {"remote": "http://x/y.git#z"}, 501, "clone it and send its files"),
         ("FROM busybox\n", {"remote": "client-session"}, 400, "use builder version v2"),
         ("FROM busybox\n", {"t": "A B"}, 500, "invalid reference format"),
         ("FROM busybox AS a\n", {"target": "b"}, 400, 'target stage "b" could not be found'),

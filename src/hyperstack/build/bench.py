@@ -40,6 +40,12 @@ class Root(Protocol):
     async def put(self, path: str, body: AsyncIterator[bytes]) -> None:
         """Unpack a plain tar in a directory."""
 
+    async def owner(self, name: str, *, group: bool) -> int:
+        """Return the number that a user or group has in the root's own files.
+
+        Raises InvalidParameter, "no such user: ...".
+        """
+
     async def diff(self) -> Closing:
         """Return what was changed since the last time, as a layer."""
 

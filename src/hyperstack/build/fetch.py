@@ -80,6 +80,13 @@ def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
+def is_git(address: str) -> bool:
+    """Tell whether a context is a git repository, as Docker tells it by its address alone."""
+    if is_url(address):
+        return re.search(r"\.git(?:#.+)?\Z", address) is not None
+    return address.startswith(("git://", "ssh://", "github.com/", "git@"))
+
+
 @contextlib.asynccontextmanager
 async def fetched(
     address: str, folder: Path, say: Say, *, status: str = "Downloading", context: bool = False

@@ -14,7 +14,7 @@ from hyperstack.build.options import BuildOptions, Output
 from hyperstack.build.pulling import check_platform
 from hyperstack.build.sources import Digests
 from hyperstack.build.tree import Tree
-from hyperstack.errors import HyperError, InternalError, InvalidParameter
+from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.ids import short
 from hyperstack.image.reference import Reference
 from hyperstack.image.service import ImageService
@@ -122,6 +122,11 @@ class BuildService:
         if address:
             async for _ in body:
                 pass  # a context that nobody wants; its end says that the client waits
+            if fetch.is_git(address):
+                raise NotImplementedHere(
+                    "a git repository as a remote context is not supported by this engine: clone "
+                    "it and send its files, as docker build does"
+                )
             if not fetch.is_url(address):
                 raise InternalError(f"remoteURL ({address}) could not be recognized as URL")
             download = fetch.fetched(address, self._folder, say, status=address, context=True)

@@ -36,6 +36,7 @@ from hyperstack.model import (
 )
 
 MEMORY = 256 << 20
+MAX_ID = 0xFFFFFFFE
 MARK = "hyper.build"
 """Annotation of RUN's containers: none of them outlives the daemon that builds."""
 
@@ -206,6 +207,15 @@ class ImageRoot:
         number = self._stream(2)
         request = messages.ArchiveRequest(container=self._id, path=path, stream=number)
         return await _open(self._sandbox, messages.Op.ARCHIVE_GET, request, path)
+
+    async def owner(self, name: str, *, group: bool) -> int:
+        """Return the number that a user or group has in the root's own files."""
+        request = messages.OwnerRequest(container=self._id, name=name, group=group)
+        try:
+            found: messages.Owner = await self._sandbox.call(messages.Op.OWNER, request)
+        except AgentFailure as failure:
+            raise _refused(name, failure) from failure
+        return min(max(found.id, 0), MAX_ID)  # a guest may say anything
 
     async def diff(self) -> archive.Tar:
         """Return what was changed since the last time, as a layer."""

@@ -329,6 +329,22 @@ class PathStat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnerRequest:
+    """Look a user up, or with ``group`` a group, by its name in the root's own files."""
+
+    container: str = text(1)
+    name: str = text(2)
+    group: bool = flag(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A uid or gid, at most 2**32 - 2."""
+
+    id: int = number(1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """One changed path against the image; ``kind``: 0 modified, 1 added, 2 deleted."""
 
@@ -428,6 +444,7 @@ OPS: dict[Op, tuple[type[Any], type[Any]]] = {
     Op.DNS_ANSWER: (Dns, Empty),
     Op.FILE_WRITE: (FileWrite, Empty),
     Op.SOCKET_ANSWER: (SocketAnswer, Empty),
+    Op.OWNER: (OwnerRequest, Owner),
 }
 """Request and result of each operation."""
 

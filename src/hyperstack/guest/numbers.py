@@ -73,6 +73,7 @@ class Op(IntEnum):
     DNS_ANSWER = 24  # Dns -> Empty
     FILE_WRITE = 25  # FileWrite -> Empty: /etc/hosts or resolv.conf of a running container
     SOCKET_ANSWER = 26  # SocketAnswer -> Empty: what becomes of a SOCKET_OPEN
+    OWNER = 27  # OwnerRequest -> Owner
 
 
 class EventKind(IntEnum):

@@ -165,6 +165,34 @@ async def test_changes_and_export_answer(agent: RunningAgent) -> None:
     await client.close()
 
 
+async def test_owners_are_found_by_name_in_the_roots_own_files(agent: RunningAgent) -> None:
+    etc = agent.root / "etc"
+    etc.mkdir()
+    client = await connected(agent)
+
+    async def owner(name: str, *, group: bool = False) -> int | str:
+        request = messages.OwnerRequest(container="c", name=name, group=group)
+        try:
+            found: messages.Owner = await client.call(Op.OWNER, request)
+        except AgentFailure as failure:
+            return failure.detail
+        return found.id
+
+    assert await owner("me") == "open /etc/passwd: no such file or directory"
+    (etc / "passwd").write_bytes(
+        b"\n:::\nroot:x:0:0::/:\n bad:x:-1:\nlong:x:99999999999:\n\xff\n"
+        b"me:x:1001:7:\nme:x:5:5:\nnl:x:8"
+    )
+    (etc / "real").write_text("staff:x:50:me\n")
+    (etc / "group").symlink_to("/etc/real")
+    assert [await owner(name) for name in ("root", "me", "nl")] == [0, 1001, 8]
+    assert await owner("staff", group=True) == 50
+    for name in ("bad", "long", "", "x", "sta"):
+        assert await owner(name) == f"no such user: {name}"
+    assert await owner("me", group=True) == "no such group: me"
+    await client.close()
+
+
 @pytest.mark.parametrize("how", ["connection", "reset", "replaced"])
 async def test_who_gives_a_tar_up_ends_its_child(agent: RunningAgent, how: str) -> None:
     (agent.root / "large").write_bytes(bytes(20_000_000))
