@@ -394,7 +394,9 @@ async def test_a_registry_that_asks_for_a_long_rest_is_left_alone(
 ) -> None:
     async def trick(request: web.Request, data: bytes) -> web.StreamResponse:
         body = '{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit"}]}'
-        return web.Response(status=429, headers={"Retry-After": "3600"}, text=body)
+        return web.Response(
+            status=429, headers={"Retry-After": "3600"}, text=body, content_type="application/json"
+        )
 
     shelf.tricks["/manifests/v1"] = trick
     with pytest.raises(RateLimited, match="toomanyrequests: pull rate limit"):
