@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "container.h"
+#include "fileio.h"
 #include "guest.h"
 #include "link.h"
 #include "request.h"
@@ -82,6 +83,8 @@ static int mount_share(const char *tag)
     static bool mounted; /* a later SETUP (after a resume) finds it there */
     if (!tag || !*tag || mounted)
         return 0;
+    /* UML looked for the share at its boot, and looks again: it may have come since. */
+    write_file(AT_FDCWD, "/sys/bus/platform/drivers/virtio-uml/bind", "virtio-uml.0");
     modules_load("share.list");
     int error = share_mount(tag);
     mounted = !error;

@@ -322,7 +322,7 @@ class Sandboxes:
         row, path = sandbox.row, sandbox.machine.share_socket
         if path is None:
             raise Conflict(NO_SHARE)
-        folders = self._cgroups.folders(row.id)
+        folders = [folder for folder in self._cgroups.folders(row.id) if folder.is_dir()]
         await self._shares.start(row.id, row.uid, mounts, folders, path)
         row.share = self._shares.server(row.id)
         await self.remember(sandbox)  # the guest keeps to this server from now on

@@ -21,7 +21,7 @@ from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case
 from hyperstack.engine.sandbox import Sandbox, layer_name
 from hyperstack.engine.spec import DEFAULT_SHARES, cpu_time, limits
-from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter
+from hyperstack.errors import GuestError, HyperError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.ids import ContainerId
@@ -32,11 +32,6 @@ from hyperstack.vmm.base import Disk, Runtime
 
 log = logging.getLogger(__name__)
 
-NO_SHARE = (
-    "the virtual machine of the container that is joined was started without volumes and can get "
-    "none while it runs: create this container before that one is started, or give that one a "
-    "volume, too"
-)
 UNMOUNT = 70.0
 """Seconds within which a guest has unmounted a container's root."""
 PERIOD = 100_000
@@ -117,8 +112,6 @@ def _disk_name(container: ContainerId) -> str:
 async def _furnish(core: Core, sandbox: Sandbox, prepared: rooms.Prepared) -> None:
     """Give the machine a container's layers, disk, mounts and sockets."""
     row, machine, plan = sandbox.row, sandbox.machine, prepared.plan
-    if plan.shares and row.share is None:
-        raise Conflict(NO_SHARE)
     row.sockets = {**row.sockets, **plan.sockets}
     names = (*(mount.name for mount in plan.shares), *plan.sockets)
     row.mounts = {**row.mounts, prepared.container.id: names}

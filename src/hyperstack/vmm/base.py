@@ -144,6 +144,14 @@ class Machine(Protocol):
         """The VMM's pid on the host."""
         ...
 
+    @property
+    def share_socket(self) -> Path | None:
+        """Where a share's server has to listen for the running guest to get a share it has not.
+
+        None if it can get none.
+        """
+        ...
+
     def layer(self, name: str) -> Source:
         """Say how the guest finds the layer of this name."""
         ...

@@ -62,13 +62,19 @@ class Share:
         self._servers: dict[str, ProcessHandle] = {}
 
     async def start(
-        self, sandbox: str, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
+        self,
+        sandbox: str,
+        uid: int,
+        mounts: Sequence[ShareMount],
+        cgroups: Sequence[Path],
+        path: Path | None = None,
     ) -> Path:
         """Serve *mounts* and return the vhost-user socket for the VMM that runs as *uid*.
 
-        Raises InternalError if virtiofsd can't be started; nothing is left then.
+        *path* is where the socket is to be, if not in the sandbox's run folder. Raises
+        InternalError if virtiofsd can't be started; nothing is left then.
         """
-        path = self._config.sandbox_run_dir(sandbox) / SOCKET
+        path = path or self._config.sandbox_run_dir(sandbox) / SOCKET
         self._servers[sandbox] = await asyncio.to_thread(self._start, path, uid, mounts, cgroups)
         return path
 
@@ -156,8 +162,13 @@ def _listen(path: Path, uid: int) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)
-        # The folder belongs to root and is new, so nobody connects before the mode is set.
-        listening.bind(str(path))
+        # The folder belongs to root and is new, so nobody connects before the mode is set. It is
+        # named by a descriptor: a path may be longer than a socket's name (unix(7)).
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listening.bind(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
         path.chmod(0o600)
         os.chown(path, uid, uid)
         listening.listen(1)

@@ -74,6 +74,12 @@ def test_the_command_line_is_as_it_was(tmp_path: Path) -> None:
     )
 
 
+def test_a_machine_without_a_share_looks_for_one_where_it_may_come_later(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, share_socket=None, share_tag="")
+    words = command.command_line(spec, Runtime.UML, assign_slots(spec))
+    assert words[-1] == "virtio_uml.device=/disks/fs.sock:26"
+
+
 def test_the_fast_runtime_differs_in_one_word(tmp_path: Path) -> None:
     spec = make_spec(tmp_path)
     slots = assign_slots(spec)

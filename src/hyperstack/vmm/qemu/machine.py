@@ -53,6 +53,11 @@ class QemuMachine(RunningMachine):
         except TimeoutError:
             raise GuestError(f"the virtual machine did not {what} within {TIMEOUT:.0f} s") from None
 
+    @property
+    def share_socket(self) -> None:
+        """A share is there from the start, or never."""
+        return None
+
     # Disks and NICs
 
     def layer(self, name: str) -> Source:

@@ -15,6 +15,10 @@ LAST_DISK = 15
 AGENT_NIC = 0
 LAST_NIC = 63
 SHARE_SOCKET = "/run/fs.sock"
+LATE_SHARE = "fs.sock"
+"""Name, in the folder of disks, of the socket of a share that a running machine gets. Nobody
+listens there when the kernel boots, so that it finds no device; it looks again when it is told to
+bind the driver to it."""
 VIRTIO_ID_FS = 26
 SKIPPED = (
     # Benchmarks and self tests of code that no container uses: 0.8 s.
@@ -51,8 +55,8 @@ def command_line(spec: MachineSpec, runtime: Runtime, slots: dict[str, int]) -> 
     words += [vec(slots[nic_key(nic.name)], nic, nic.mac) for nic in spec.nics]
     for disk in spec.disks:
         words.append(ubd(slots[disk_key(disk.name)], disk.name, read_only=disk.read_only))
-    if spec.share_socket is not None:
-        words.append(f"virtio_uml.device={SHARE_SOCKET}:{VIRTIO_ID_FS}")
+    socket = SHARE_SOCKET if spec.share_socket is not None else f"/disks/{LATE_SHARE}"
+    words.append(f"virtio_uml.device={socket}:{VIRTIO_ID_FS}")
     return tuple(words)
 
 

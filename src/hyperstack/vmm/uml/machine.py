@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -47,6 +48,11 @@ class UmlMachine(RunningMachine):
     ) -> None:
         super().__init__(record, process, console)
         self._mconsole = ManagementConsole(process, umid)
+
+    @property
+    def share_socket(self) -> Path:
+        """Where the kernel looks for a share's server when it binds the device that it lacked."""
+        return self._disks / command.LATE_SHARE
 
     # Disks and NICs
 
