@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import posixpath
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -244,11 +243,7 @@ class Builder:
         return container
 
     async def _workdir(self, state: State, step: Instruction) -> None:
-        asked = step.args[0]
-        if not asked:
-            raise InvalidParameter("cannot normalize nothing")
-        path = posixpath.normpath(posixpath.join("/", state.config.working_dir, asked))
-        path = "/" + path.lstrip("/")
+        path = metadata.working_dir(state, step.args[0])
         state.set(working_dir=path)
         text = f"{NOP}WORKDIR {path}"
         created_by = state.comment_of_files(text)

@@ -100,9 +100,19 @@ def with_stages(file: Dockerfile, stages: Sequence[Stage]) -> Dockerfile:
     return replace(file, stages=tuple(stages))
 
 
+def word_of(line: Line) -> str:
+    """Return an instruction's keyword as it was written."""
+    return (line.original.split(maxsplit=1) or [""])[0]
+
+
 def parse_trigger(text: str, escape: str) -> Instruction:
     """Read what ONBUILD kept. Raises InvalidParameter."""
-    found = _instruction(_Args(dockerfile.split_line(text), escape))
+    return parse_line(dockerfile.split_line(text), escape)
+
+
+def parse_line(line: Line, escape: str) -> Instruction:
+    """Read one instruction that is not FROM. Raises InvalidParameter."""
+    found = _instruction(_Args(line, escape))
     if isinstance(found, Stage):
         raise InvalidParameter("FROM isn't allowed as an ONBUILD trigger")
     return found
@@ -184,7 +194,7 @@ def _arg_pairs(rest: str, escape: str) -> tuple[Pair, ...]:
 def _instruction(one: _Args) -> Instruction | Stage:
     maker = _MAKERS.get(one.line.keyword)
     if maker is None:
-        word = (one.line.original.split(maxsplit=1) or [""])[0]
+        word = word_of(one.line)
         raise InvalidParameter(f"unknown instruction: {word}{flags.meant(word, _MAKERS)}")
     return maker(one)
 

@@ -6,6 +6,7 @@ other engines are found by them.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +52,14 @@ def apply(state: State, step: Instruction, escape: str) -> str:
 def handles(keyword: str) -> bool:
     """Tell whether an instruction only sets something."""
     return keyword in _STEPS
+
+
+def working_dir(state: State, asked: str) -> str:
+    """Return what WORKDIR makes the working directory. Raises InvalidParameter."""
+    if not asked:
+        raise InvalidParameter("cannot normalize nothing")
+    path = posixpath.normpath(posixpath.join("/", state.config.working_dir, asked))
+    return "/" + path.lstrip("/")
 
 
 def _written(pairs: Sequence[tuple[str, str | None]]) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from hyperstack.build.changes import apply_changes
 from hyperstack.engine import archive
 from hyperstack.engine import pause as freezing
 from hyperstack.engine.core import Core
 from hyperstack.errors import Conflict, HyperError, InternalError
-from hyperstack.image.changes import apply_changes
 from hyperstack.image.reference import tag_name
 from hyperstack.model import Container, ContainerConfig, Status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +13,6 @@ import msgspec
 from hyperstack import __version__
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.image import configfile
-from hyperstack.image.changes import apply_changes
 from hyperstack.image.compression import SNIFF, Compression, inflate, sniff
 from hyperstack.image.configfile import ImageConfig
 from hyperstack.image.manifest import Platform, host
@@ -50,17 +49,16 @@ async def import_image(
     repo: str,
     tag: str,
     message: str,
-    changes: Sequence[str],
+    config: ContainerConfig,
     platform: str,
 ) -> AsyncGenerator[Progress, None]:
     """Make an image of the tar in *body*, or at the address that it is; the last line is its id.
 
-    Raises InvalidParameter for a bad name, platform, address or change, InternalError for what is
+    Raises InvalidParameter for a bad name, platform, or address, InternalError for what is
     no tar (as dockerd has it) or can't be fetched.
     """
     name = tag_name(repo, tag) if repo else None
     wanted = _platform(platform)
-    config = apply_changes(ContainerConfig(), changes)
     source = "-" if not isinstance(body, str) else _source(body)
     taken: list[Taken] = []
     with store.hold():

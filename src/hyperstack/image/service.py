@@ -199,7 +199,7 @@ class ImageService:
         repo: str = "",
         tag: str = "",
         message: str = "",
-        changes: Sequence[str] = (),
+        config: ContainerConfig | None = None,
         platform: str = "",
     ) -> AsyncGenerator[Progress, None]:
         """Make an image of a root's tar, or of what an address has; see ``importing.py``."""
@@ -209,7 +209,7 @@ class ImageService:
             repo=repo,
             tag=tag,
             message=message,
-            changes=changes,
+            config=config or ContainerConfig(),
             platform=platform,
         )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from hyperstack.build.changes import apply_changes
 from hyperstack.config import Config
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.events import EventBus
@@ -43,7 +44,9 @@ DOCKERD = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
 async def imported(images: ImageService, name: str, tar: bytes = ROOT, *changes: str) -> str:
-    (line,) = await collected(images.import_(body(tar), repo=name, changes=changes))
+    (line,) = await collected(
+        images.import_(body(tar), repo=name, config=apply_changes(ContainerConfig(), changes))
+    )
     return line.status
 
 
@@ -84,7 +87,7 @@ async def test_a_root_file_system_is_imported_however_it_is_packed(
             repo="base",
             tag="1",
             message="why",
-            changes=['CMD ["sh"]', "ENV A=1", "LABEL k=v"],
+            config=ContainerConfig(cmd=("sh",), env=("A=1",), labels={"k": "v"}),
             platform="linux/arm64",
         )
     )

@@ -11,7 +11,9 @@ from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.schema import image as schema
 from hyperstack.api.docker.schema.platform import read_platform, read_platforms
+from hyperstack.build.changes import apply_changes
 from hyperstack.errors import InvalidParameter
+from hyperstack.model import ContainerConfig
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
@@ -136,7 +138,7 @@ def _import(request: Request, engine: Engine, platform: str) -> AsyncIterator[An
         repo=query.text("repo"),
         tag=query.text("tag"),
         message=query.text("message"),
-        changes=query.all("changes"),
+        config=apply_changes(ContainerConfig(), query.all("changes")),
         platform=platform,
     )
 
