@@ -141,7 +141,7 @@ class WeightDevice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThrottleDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """``--device-read-bps`` and its kin: a block device of the host, bytes or operations a second."""
+    """``--device-read-bps`` and its kin: a device of the host, bytes or operations a second."""
 
     path: str = ""
     rate: int = 0

@@ -243,4 +243,3 @@ def storage_size(host: HostConfig, default: int) -> int:
             )
         return size
     return default
-

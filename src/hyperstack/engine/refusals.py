@@ -20,7 +20,7 @@ PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: "
 )
-_RUNTIME = PREFIX.removesuffix("unable to start container process: ")
+RUNTIME = PREFIX.removesuffix("unable to start container process: ")
 _NOT_A_DIRECTORY = ": not a directory"
 _MOUNT = re.compile(r'error mounting "/m\d+" to rootfs at "([^"]*)"')
 
@@ -52,7 +52,7 @@ def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> Hyp
             f"{detail}"
         )
     if failure.stage == Stage.SYSCTL and "is not in a separate kernel namespace" in detail:
-        return InternalError(f"{_RUNTIME}{detail}")
+        return InternalError(f"{RUNTIME}{detail}")
     if failure.stage == Stage.SYSCTL:
         told = detail.replace("open /proc/", "write /proc/", 1)
         return InternalError(f"{PREFIX}error during container init: {told}")

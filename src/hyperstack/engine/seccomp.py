@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest import caps
 from hyperstack.guest.seccomp import compile_profile
 from hyperstack.model import HostConfig
@@ -19,12 +20,15 @@ def profile_of(host: HostConfig) -> str | None:
 
 
 def filter_for(host: HostConfig) -> bytes:
-    """Return the BPF program for a container's processes, empty for none."""
+    """Return the BPF program for a container's processes, empty for none. Raises InternalError."""
     profile = profile_of(host)
     if host.privileged or profile == "unconfined":
         return b""
     bits = caps.resolve(host.cap_add, host.cap_drop, privileged=False)
-    return _compiled(profile, bits)
+    try:
+        return _compiled(profile, bits)
+    except InvalidParameter as error:
+        raise InternalError(error.message) from error  # as dockerd, which reads it at the start
 
 
 @lru_cache(maxsize=64)

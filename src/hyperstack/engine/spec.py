@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hyperstack.engine import devices, security
+from hyperstack.engine.refusals import RUNTIME
 from hyperstack.engine.tmpfs import tmpfs_mount
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest import caps, messages
 from hyperstack.guest.messages import Namespace
 from hyperstack.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
@@ -21,18 +22,18 @@ from hyperstack.platform.cgroup import v2_weight
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MASKED_PATHS = (
-    "/proc/acpi",
     "/proc/asound",
+    "/proc/acpi",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
+    "/proc/sched_debug",
+    "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -40,6 +41,8 @@ DEFAULT_SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+_OWN_FIELDS = {"kernel.hostname": "hostname"}
+_IPC = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
 DEFAULT_NOFILE = 1048576
 LONGEST_NAME = 64
 """Characters that a kernel keeps of a domain name; runc writes what is longer all the same."""
@@ -195,6 +198,16 @@ def _sysctls(host: HostConfig) -> tuple[messages.Sysctl, ...]:
     values = {} if host.network_mode.startswith("container:") else dict(DEFAULT_SYSCTLS)
     # As sysctl(8): in a name that begins with a slash's part, slashes are the separators.
     values.update({_dotted(name): value for name, value in host.sysctls.items()})
+    for name in values:
+        if name in _OWN_FIELDS:
+            raise InternalError(
+                f'{RUNTIME}sysctl "{name}" is not allowed as it conflicts with the OCI '
+                f'"{_OWN_FIELDS[name]}" field'
+            )
+        if host.ipc_mode == "host" and name.startswith(_IPC):
+            raise InternalError(
+                f'{RUNTIME}sysctl "{name}" is not allowed in the hosts ipc namespace'
+            )
     return tuple(messages.Sysctl(name=name, value=value) for name, value in values.items())
 
 

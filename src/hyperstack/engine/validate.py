@@ -141,7 +141,7 @@ def _check_extra_host(entry: str) -> None:
     if address == "host-gateway":
         return
     try:
-        ipaddress.ip_address(address.removeprefix("[").removesuffix("]").partition("%")[0])
+        ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from None
 

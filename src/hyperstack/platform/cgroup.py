@@ -140,7 +140,8 @@ class Cgroups:
                 else:
                     _write_all(folder, _v1_values(controller, limits))
         except OSError as error:
-            raise InternalError(f"the sandbox's limits can't be set: {error}") from error
+            why = (error.strerror or str(error)).lower()
+            raise InternalError(f"the sandbox's limits can't be set: {why}") from error
 
     def _pin(self, sandbox: str, folder: Path, limits: CgroupLimits) -> None:
         """Pin a sandbox on version 1, where only those that are pinned have a group of sets."""

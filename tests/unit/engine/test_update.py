@@ -108,7 +108,7 @@ async def test_a_removal_leaves_nothing_in_memory(core: Core) -> None:
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.PAUSED, Status.RESTARTING])
 async def test_what_is_up_is_not_removed_without_force(core: Core, status: Status) -> None:
     made = await added(core, state=ContainerState(status=status))
-    with pytest.raises(Conflict, match="must be unpaused first|before removing or force remove"):
+    with pytest.raises(Conflict, match=r"must be unpaused first|before removing or force remove"):
         await remove.remove(core, made, force=False, volumes=False)
     assert core.container_dir(made.id).exists()
     assert made.state.status == status

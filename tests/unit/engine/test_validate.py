@@ -132,7 +132,7 @@ def test_a_wrong_mac_address_of_an_endpoint_is_refused() -> None:
         HostConfig(restart_policy=RestartPolicy(name="on-failure", maximum_retry_count=3)),
         HostConfig(cpuset_cpus="0", cpuset_mems="0"),
         HostConfig(devices=(DeviceMapping(path_on_host="/dev/null", cgroup_permissions="rwm"),)),
-        HostConfig(extra_hosts=("a:1.2.3.4", "b:::1", "c:[::1]", "d:host-gateway")),
+        HostConfig(extra_hosts=("a:1.2.3.4", "b:::1", "d:host-gateway")),
         HostConfig(isolation="Default", userns_mode="host"),
         HostConfig(oom_kill_disable=False, memory_swappiness=-1, pids_limit=-1),
     ],
