@@ -27,7 +27,7 @@ from hyperstack.engine import (
 from hyperstack.engine.core import Core
 from hyperstack.engine.session import Session
 from hyperstack.engine.waiters import Wait, check_condition
-from hyperstack.errors import Conflict
+from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, ExecId
 from hyperstack.model import (
@@ -97,6 +97,7 @@ class ContainerService:
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send it a signal."""
+        stop.signal_to_send(signal)  # as Docker, before it is looked for
         await stop.kill(self._core, self.get(ref), signal)
 
     async def pause(self, ref: str) -> None:
@@ -109,6 +110,8 @@ class ContainerService:
 
     async def rename(self, ref: str, new_name: str) -> None:
         """Rename it."""
+        if not (ref and new_name):
+            raise InvalidParameter("Neither old nor new names may be empty")
         await update.rename(self._core, self.get(ref), new_name)
 
     async def update(self, ref: str, changes: update.UpdateConfig) -> List[str]:

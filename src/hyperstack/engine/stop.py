@@ -174,11 +174,17 @@ async def _gone(live: Live) -> None:
         ) from None
 
 
-async def kill(core: Core, container: Container, signal: str) -> None:
-    """Send a signal; with SIGKILL wait for the end, as Docker does. Raises Conflict if not up."""
+def signal_to_send(signal: str) -> int:
+    """Return the number of the signal that ``kill`` is asked for. Raises InvalidParameter."""
     number = signal_number(signal) if signal else 9
     if not 0 < number <= LAST_SIGNAL:
         raise InvalidParameter(f"the linux daemon does not support signal {number}")
+    return number
+
+
+async def kill(core: Core, container: Container, signal: str) -> None:
+    """Send a signal; with SIGKILL wait for the end, as Docker does. Raises Conflict if not up."""
+    number = signal_to_send(signal)
     await core.settled(container.id)
     state = container.state
     if state.status == Status.RESTARTING:

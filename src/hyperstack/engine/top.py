@@ -172,7 +172,6 @@ def _custom(text: str) -> list[Column]:
 
 async def top(core: Core, container: Container, ps_args: str) -> tuple[list[str], list[list[str]]]:
     """Return titles and rows. Raises Conflict unless the container runs."""
-    columns = columns_for(ps_args)
     live = core.live.get(container.id)
     if container.state.status == Status.RESTARTING:
         raise Conflict(
@@ -180,6 +179,7 @@ async def top(core: Core, container: Container, ps_args: str) -> tuple[list[str]
         )
     if live is None or not container.state.status.is_up:
         raise Conflict(f"container {container.id} is not running")
+    columns = columns_for(ps_args)
     found: messages.Top = await live.sandbox.call(
         messages.Op.TOP, messages.ContainerRef(id=container.id)
     )

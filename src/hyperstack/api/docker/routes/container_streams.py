@@ -122,10 +122,13 @@ async def attach_websocket(request: Request, engine: Engine) -> None:
         await wire.close()
 
 
+def _check_streams(request: Request) -> None:
+    if not (request.query.flag("stdout") or request.query.flag("stderr")):
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+
+
 def _log_query(request: Request) -> LogQuery:
     query = request.query
-    if not (query.flag("stdout") or query.flag("stderr")):
-        raise InvalidParameter("Bad parameters: you must choose at least one stream")
     tail = query.text("tail")
     since, until = query.text("since"), query.text("until")
     return LogQuery(
@@ -140,6 +143,7 @@ def _log_query(request: Request) -> LogQuery:
 
 async def logs(request: Request, engine: Engine) -> None:
     """``GET /containers/{name}/logs``"""
+    _check_streams(request)
     container = engine.containers.get(request.name)
     records = await engine.containers.open_logs(container.id, _log_query(request))
     framed = not container.config.tty
@@ -177,9 +181,9 @@ async def stats(request: Request, engine: Engine) -> None:
     query = request.query
     streaming = query.flag("stream", True)
     one_shot = query.flag("one-shot") and request.at_least("1.41")
+    container = engine.containers.get(request.name)
     if streaming and one_shot:
         raise InvalidParameter("cannot have stream=true and one-shot=true")
-    container = engine.containers.get(request.name)
     samples = engine.containers.stats(container.id, stream=streaming, one_shot=one_shot)
     answer = await request.start()
     previous = 0 if streaming or one_shot else system_cpu_ns()

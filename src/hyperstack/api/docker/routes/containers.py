@@ -66,9 +66,9 @@ async def create(request: Request, engine: Engine) -> None:
 
 async def list_containers(request: Request, engine: Engine) -> None:
     """``GET /containers/json``"""
-    query = request.query
+    query, filters = request.query, request.filters  # these are read first
     found = engine.containers.list(
-        all=query.flag("all"), limit=_number(request, "limit") or 0, filters=request.filters
+        all=query.flag("all"), limit=_number(request, "limit") or 0, filters=filters
     )
     sized = query.flag("size")
     await request.answer_json(
@@ -148,8 +148,8 @@ async def stop(request: Request, engine: Engine) -> None:
 
 async def restart(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/restart``"""
-    engine.containers.get(request.name)
     timeout, signal = _number(request, "t"), _signal(request)
+    engine.containers.get(request.name)
     try:
         await engine.containers.restart(request.name, timeout=timeout, signal=signal)
     except HyperError as error:
