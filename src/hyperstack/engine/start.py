@@ -174,6 +174,8 @@ async def _start_process(
             messages.Op.CONTAINER_START, message, timeout=60.0
         )
     except AgentFailure as failure:
+        if place.joins and failure.stage == messages.Stage.NAMESPACE:
+            await joining.find(core, container)  # who has ended meanwhile is told of as before
         raise start_error(failure, container.mounts) from failure
     live.open_streams(streams)
     container.state.started_ns = claims.moment(started.started_ns)
