@@ -63,6 +63,7 @@ async def create(
         check_refusals(settled)
         settled, linked = links.register(core.table, settled, chosen)
         wanted = wishes.settle(core.networks.book, merged, settled, networks)
+        merged = wishes.with_mac(core.networks.book, merged, settled, wanted)
         made = await resolve_mounts(core.volumes, merged, settled, core.table)
         size = storage_size(settled, core.config.storage_size)
         container = Container(

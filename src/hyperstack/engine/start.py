@@ -204,7 +204,6 @@ async def _failed(core: Core, container: Container, error: HyperError) -> None:
     if code != UNKNOWN or not state.exit_code:
         state.exit_code = code  # else that of the last run stays, as with dockerd
     state.pid = 0
-    state.endpoints = {}
     state.ports = {}
     if core.closing and state.status == Status.RESTARTING:
         log.info("the next daemon goes on with the restart of %s", container.name)

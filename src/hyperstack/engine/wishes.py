@@ -150,6 +150,15 @@ def settle(
     return found
 
 
+def with_mac(
+    book: Book, config: ContainerConfig, host: HostConfig, wanted: Mapping[str, EndpointSettings]
+) -> ContainerConfig:
+    """Return a new container's configuration with the MAC that its main network has for it."""
+    main = book.find(host.network_mode)
+    wish = wanted.get(host.network_mode if main is None else main.name, EndpointSettings())
+    return msgspec.structs.replace(config, mac_address=wish.mac_address)
+
+
 def _with_mac(wish: EndpointSettings, mac: str) -> EndpointSettings:
     """Carry the MAC of old clients, which is the container's, to its main network."""
     if wish.mac_address and wish.mac_address != mac:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 
 PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 """Asked when the host names no server that a container could reach, as Docker does."""
@@ -78,11 +78,13 @@ def overridden(
 ) -> ResolvConf:
     """Put what the user or the daemon's configuration says in the place of the host's.
 
-    A search domain of ``.`` means none. Raises InvalidParameter for a server that is no address.
+    A search domain of ``.`` means none. Raises InternalError for a server that is no address.
     """
     for server in dns:
         if not _is_address(server):
-            raise InvalidParameter(f"invalid IP address: {server}")
+            raise InternalError(
+                f'bad nameserver address {server}: ParseAddr("{server}"): unable to parse IP'
+            )
     chosen = tuple(search) or host.search
     return ResolvConf(
         servers=tuple(dns) or host.servers,

@@ -282,6 +282,7 @@ class NetworkManager:
         if not self.book.knows(network.id):
             raise InternalError(f"network {network.name} is being removed")
         identifier = EndpointId(new_id())
+        mac = _mac(wish.mac)
         ipv4 = self._address(network, 4, wish.ipv4)
         ipv6 = ""
         try:
@@ -296,7 +297,7 @@ class NetworkManager:
             network=network.id,
             container=wish.container,
             sandbox=wish.sandbox,
-            mac=_mac(wish.mac) or (ipam.mac_of(four) if four else ipam.mac_from(identifier)),
+            mac=mac or (ipam.mac_of(four) if four else ipam.mac_from(identifier)),
             interface=wish.interface,
             ipv4=ipv4,
             ipv6=ipv6,

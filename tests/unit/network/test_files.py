@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.errors import InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.network import files, host
 from hyperstack.network.files import ResolvConf
 
@@ -94,7 +94,7 @@ def test_what_the_user_says_goes_before_the_host() -> None:
         files.parse_resolv_conf(HOST), dns=["9.9.9.9"], search=["."], options=["ndots:5"]
     )
     assert conf == ResolvConf(servers=("9.9.9.9",), options=("ndots:5",))
-    with pytest.raises(InvalidParameter, match="nine"):
+    with pytest.raises(InternalError, match="nine"):
         files.overridden(conf, dns=["nine"], search=[], options=[])
 
 

@@ -116,6 +116,11 @@ def ipam_config(wish: EndpointSettings) -> dict[str, Any] | None:
     return made or ({} if _NO_ADDRESSES in wish.given_empty else None)
 
 
+def shown_mac(wish: EndpointSettings, got: EndpointState) -> str:
+    """Return the MAC that there is, or is to be; of a container that has run none is shown."""
+    return got.mac_address or ("" if got.network_id else wish.mac_address)
+
+
 def endpoint_settings(
     wish: EndpointSettings, got: EndpointState, *, alias: str = ""
 ) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def endpoint_settings(
         "IPAMConfig": ipam_config(wish),
         "Links": list(wish.links) or _empty(wish, "links", []),
         "Aliases": aliases or _empty(wish, "aliases", []),
-        "MacAddress": got.mac_address or wish.mac_address,
+        "MacAddress": shown_mac(wish, got),
         "DriverOpts": dict(sorted(wish.driver_opts.items())) or _empty(wish, "driver_opts", {}),
         "GwPriority": wish.gw_priority,
         "NetworkID": got.network_id,

@@ -7,11 +7,11 @@ from typing import Any
 
 from hyperstack.api.docker.gotime import rfc3339nano
 from hyperstack.api.docker.schema.config import container_config
-from hyperstack.api.docker.schema.endpoint import networks_of
+from hyperstack.api.docker.schema.endpoint import networks_of, shown_mac
 from hyperstack.api.docker.schema.host import PORT_MAP, host_config
 from hyperstack.api.docker.schema.mounts import mount_point
 from hyperstack.engine.spec import MASKED_PATHS, READONLY_PATHS
-from hyperstack.model import Container, Health, Status
+from hyperstack.model import Container, EndpointSettings, EndpointState, Health, Status
 from hyperstack.network.ports import named
 
 STORAGE_DRIVER = "erofs"
@@ -141,6 +141,8 @@ def network_settings(container: Container, *, modern: bool) -> dict[str, Any]:
         "IPAddress": bridge.ip_address if bridge else "",
         "IPPrefixLen": bridge.prefix_length if bridge else 0,
         "IPv6Gateway": bridge.ipv6_gateway if bridge else "",
-        "MacAddress": bridge.mac_address if bridge else "",
+        "MacAddress": shown_mac(
+            container.networks.get("bridge", EndpointSettings()), bridge or EndpointState()
+        ),
         "Networks": networks_of(container, modern=modern),
     }

@@ -26,8 +26,10 @@ def as_meant(request: Request, body: CreateBody) -> tuple[CreateBody, list[str]]
     if config.healthcheck is not None and not request.at_least("1.44"):
         config = replace(config, healthcheck=replace(config.healthcheck, start_interval=0))
     if len(networks) > 1 and not request.at_least("1.44"):
-        names = ", ".join(networks)
-        raise InvalidParameter(f"Container cannot be connected to network endpoints: {names}")
+        names = ", ".join(sorted(networks))
+        raise InvalidParameter(
+            f"Container cannot be created with multiple network endpoints: {names}"
+        )
     return _mac(request, CreateBody(config=config, host=host, networks=networks))
 
 
