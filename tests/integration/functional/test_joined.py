@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.framework.host import Host, running_host
+from tests.framework.host import DOCKER, Host, running_host
 from tests.framework.trouble import eventually, inspect, load_busybox, reboot, state
 
 SLEEP = ("busybox", "sleep", "1000")
@@ -181,6 +183,31 @@ def test_whom_a_program_can_t_start_leaves_the_others_in_peace(host: Host) -> No
     refused = host.docker("run", "--rm", "--network", "container:owner", "--pid",
                           "container:stranger", "busybox", "true", check=False)  # fmt: skip
     assert "can join several others only if they share a virtual machine" in refused.err
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.3])
+def test_an_owner_may_be_removed_while_others_move_in(
+    host: Host, tmp_path: Path, delay: float
+) -> None:
+    run(host, "owner")
+    names = ("net", "pid")
+    for name, mode in zip(names, ("--network", "--pid"), strict=True):
+        host.docker("create", "--name", name, mode, "container:owner", "-v", f"{tmp_path}:/b",
+                    *SLEEP)  # fmt: skip
+    starts = [
+        subprocess.Popen([DOCKER, "-H", host.url, "start", name], stderr=subprocess.DEVNULL)
+        for name in names
+    ]
+    time.sleep(delay)
+    host.docker("rm", "-f", "owner")
+    started = [process.wait(60) == 0 for process in starts]
+    if started[1]:  # its processes were in a namespace that has ended
+        eventually(lambda: state(host, "pid")["Status"] == "exited")
+    assert state(host, "net")["Running"] == started[0]
+    if started[0]:
+        assert sh(host, "net", "touch /b/x; echo lives") == "lives"
+    host.docker("rm", "-f", *names)
+    eventually(lambda: not list((host.data_root / "sandboxes").iterdir()))
 
 
 @pytest.fixture
