@@ -7,6 +7,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from tests.conformance.raw import ask
 from tests.framework.host import Host
 
 
@@ -152,3 +153,51 @@ def test_the_daemon_may_die_and_nothing_is_lost(host: Host) -> None:
         host.start()
     assert host.docker("wait", "tick").out == "6\n"
     assert host.docker("logs", "tick").out.split() == [str(i) for i in range(400)]
+
+
+def test_an_exec_answers_in_each_state_as_dockerd_28(host: Host) -> None:
+    host.docker("run", "-d", "--name", "xs", "busybox", "sleep", "60")
+    keys = {"Cmd": ["true"], "DetachKeys": "a,b"}
+    status, made = ask(host, "POST", "/containers/xs/exec", keys)
+    assert status == 201
+    exec_id = made["Id"]
+    assert ask(host, "GET", "/containers/xs/json")[1]["ExecIDs"] == [exec_id]
+    assert ask(host, "GET", f"/exec/{exec_id}/json")[1]["DetachKeys"] == "YWI="
+    assert ask(host, "POST", f"/exec/{exec_id}/start", {"Detach": True})[0] == 200
+    for _ in range(100):
+        if not ask(host, "GET", f"/exec/{exec_id}/json")[1]["Running"]:
+            break
+        time.sleep(0.05)
+    gone = {"message": f"NotFound: process does not exist {exec_id}: not found"}
+    assert ask(host, "POST", f"/exec/{exec_id}/resize?h=1&w=1") == (404, gone)
+    again = {"message": f"exec command {exec_id} has already run"}
+    assert ask(host, "POST", f"/exec/{exec_id}/start", {"Detach": True}) == (409, again)
+    assert ask(host, "GET", "/containers/xs/json")[1]["ExecIDs"] is None
+    _, later = ask(host, "POST", "/containers/xs/exec", {"Cmd": ["sleep", "60"]})
+    ask(host, "POST", f"/exec/{later['Id']}/start", {"Detach": True})
+    assert ask(host, "POST", f"/exec/{later['Id']}/resize?h=1&w=1")[0] == 200
+
+
+def test_a_user_that_is_not_there_is_refused_before_anything_runs(host: Host) -> None:
+    host.docker("run", "-d", "--name", "xu", "busybox", "sleep", "60")
+    for user, words in (
+        ("nosuch", "unable to find user nosuch: no matching entries in passwd file"),
+        ("0:nosuch", "unable to find group nosuch: no matching entries in group file"),
+    ):
+        asked = ask(host, "POST", "/containers/xu/exec", {"Cmd": ["true"], "User": user})
+        assert asked == (400, {"message": words})
+    assert host.docker("exec", "-w", "rel", "xu", "true", check=False).code == 128
+    assert host.docker("exec", "-w", "/nope", "xu", "true", check=False).code == 127
+    assert host.docker("exec", "-u", "0:0", "xu", "id", "-u").out == "0\n"
+
+
+def test_attaching_to_what_cannot_be_attached_to_is_said_in_plain_text(host: Host) -> None:
+    host.docker("run", "-d", "--name", "pp", "busybox", "sleep", "60")
+    host.docker("pause", "pp")
+    for name, status, words in (
+        ("pp", 409, b"container pp is paused, unpause the container before attach\r\n"),
+        ("nosuch", 404, b"No such container: nosuch\r\n"),
+    ):
+        assert ask(host, "POST", f"/containers/{name}/attach?stream=1") == (status, words)
+    bad = ask(host, "POST", "/containers/pp/attach?stream=1&detachKeys=ctrl-!")
+    assert bad == (400, b"Invalid detach keys (ctrl-!) provided\r\n")
