@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "hyperstack"
-SHARED = {"errors", "config", "ids", "events", "log", "model", "until", "__version__"}
+SHARED = {"errors", "config", "globs", "ids", "events", "log", "model", "until", "__version__"}
 HEIGHT = {
     "cli": 4,
     "api": 3,

@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from hyperstack.build import dockerfile, globs, scan, spools
+from hyperstack.build import dockerfile, ignore, scan, spools
 from hyperstack.build.tree import Node, NotThere, Tree, Unreachable
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.image import tarfmt
@@ -124,8 +124,8 @@ def _leave_out(tree: Tree, path: str) -> None:
     node = _file(tree, IGNORE)
     if node is None or node.is_dir:
         return
-    patterns = globs.read_ignore(_text(tree, node, IGNORE))
+    patterns = ignore.read_ignore(_text(tree, node, IGNORE))
     for name in (IGNORE, path):
         with contextlib.suppress(InvalidParameter):  # Docker passes over bad patterns here
-            if globs.ignored(name, patterns):
+            if ignore.ignored(name, patterns):
                 tree.remove(name)

@@ -14,7 +14,7 @@ import stat as st
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hyperstack.build import globs
+from hyperstack import globs
 from hyperstack.build.bench import Root
 from hyperstack.build.tarwrite import Entry
 from hyperstack.build.tree import Node, NotThere, Tree, Unreachable, folder

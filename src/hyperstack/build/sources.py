@@ -13,7 +13,8 @@ import stat as st
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperstack.build import context, copying, globs, scan
+from hyperstack import globs
+from hyperstack.build import context, copying, scan
 from hyperstack.build.bench import Root
 from hyperstack.build.copying import MAX_LINKS, Picked
 from hyperstack.build.tree import Tree

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.globs import Glob
 from hyperstack.image.catalog import chain_ids
 from hyperstack.image.reference import Reference
 from hyperstack.image.store import ImageStore
@@ -101,12 +102,12 @@ def boolean(filters: Filters, key: str, default: bool | None) -> bool | None:
     raise InvalidParameter(f"invalid filter '{key}=[{' '.join(given)}]'")
 
 
-def _matching(image: Image, patterns: Sequence[Sequence[Token]]) -> Image:
+def _matching(image: Image, patterns: Sequence[Glob]) -> Image:
     """Return the image with those of its names that a pattern fits, as Docker shows it."""
 
     def fits(name: str) -> bool:
         short = Reference.parse(name).familiar_name
-        return any(_fits(p, name) or _fits(p, short) for p in patterns)
+        return any(p.matches(name) or p.matches(short) for p in patterns)
 
     return replace(
         image,
@@ -115,83 +116,11 @@ def _matching(image: Image, patterns: Sequence[Sequence[Token]]) -> Image:
     )
 
 
-Token = Callable[[str], bool] | None
-"""A test of one character; None is a star."""
-
-
-def _readable(text: str) -> list[Token]:
+def _readable(text: str) -> Glob:
     try:
-        return _pattern(text)
+        return Glob(text)
     except InvalidParameter as error:
         raise InternalError(error.message) from error  # as dockerd has it
-
-
-def _pattern(text: str) -> list[Token]:
-    """Read a pattern of Go's ``path.Match``. Raises InvalidParameter."""
-    tokens: list[Token] = []
-    position = 0
-    while position < len(text):
-        character = text[position]
-        position += 1
-        if character == "*":
-            tokens.append(None)
-        elif character == "?":
-            tokens.append(lambda c: c != "/")
-        elif character == "[":
-            test, position = _class(text, position)
-            tokens.append(test)
-        else:
-            if character == "\\":
-                character, position = _escaped(text, position)
-            tokens.append(character.__eq__)
-    return tokens
-
-
-def _escaped(text: str, position: int) -> tuple[str, int]:
-    if position >= len(text):
-        raise InvalidParameter("syntax error in pattern")
-    return text[position], position + 1
-
-
-def _class(text: str, position: int) -> tuple[Token, int]:
-    """Read a character class behind its bracket."""
-    negated = text[position : position + 1] == "^"
-    position += negated
-    ranges: list[tuple[str, str]] = []
-    while not (ranges and text[position : position + 1] == "]"):
-        low, position = _class_end(text, position)
-        high = low
-        if text[position : position + 1] == "-":
-            high, position = _class_end(text, position + 1)
-        ranges.append((low, high))
-    return (lambda c: c != "/" and any(a <= c <= b for a, b in ranges) != negated), position + 1
-
-
-def _class_end(text: str, position: int) -> tuple[str, int]:
-    character = text[position : position + 1]
-    if character in ("", "-", "]"):
-        raise InvalidParameter("syntax error in pattern")
-    if character == "\\":
-        return _escaped(text, position + 1)
-    return character, position + 1
-
-
-def _fits(tokens: Sequence[Token], text: str) -> bool:
-    """Match all of *text*; a star stops at a slash. Linear but for the last star's tries."""
-    at = token = 0
-    star, resume = -1, 0
-    while at < len(text):
-        test = tokens[token] if token < len(tokens) else (lambda _: False)
-        if test is None:
-            star, resume, token = token, at, token + 1
-        elif test(text[at]):
-            at, token = at + 1, token + 1
-        elif star >= 0 and text[resume] != "/":
-            resume += 1
-            at, token = resume, star + 1
-        else:
-            return False
-    return all(test is None for test in tokens[token:])
 
 
 def shared_sizes(store: ImageStore) -> dict[str, int]:

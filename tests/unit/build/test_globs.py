@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.build import globs
+from hyperstack import globs
+from hyperstack.build import ignore
 from hyperstack.errors import InvalidParameter
 
 
@@ -53,7 +54,7 @@ def test_two_stars_stand_for_directories(pattern: str, path: str, fits: bool) ->
 
 def test_a_dockerignore_is_cleaned() -> None:
     text = "\ufeff# c\n\n a/ \n/b/../c\n! d/\n!\n"
-    assert globs.read_ignore(text) == ["a", "c", "!d", "!"]
+    assert ignore.read_ignore(text) == ["a", "c", "!d", "!"]
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,13 @@ def test_a_dockerignore_is_cleaned() -> None:
     ],
 )
 def test_the_last_fitting_pattern_decides(patterns: list[str], left_out: bool) -> None:
-    assert globs.ignored("Dockerfile", patterns) is left_out
+    assert ignore.ignored("Dockerfile", patterns) is left_out
 
 
 def test_a_directory_leaves_out_what_is_below() -> None:
-    assert globs.ignored("build/sub/Dockerfile", ["build"])
+    assert ignore.ignored("build/sub/Dockerfile", ["build"])
     with pytest.raises(InvalidParameter, match="illegal exclusion pattern"):
-        globs.ignored("a", ["*", "!"])
+        ignore.ignored("a", ["*", "!"])
 
 
 @pytest.mark.parametrize("pattern", ["[", "[a", "[]a]", "a\\", "[a-]"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
-from hyperstack.image import listing
+from hyperstack.globs import Glob
 from hyperstack.image.history import history
 from hyperstack.image.listing import layers_size, list_images, shared_sizes
 from tests.unit.image.stores import Rows, open_store
@@ -107,9 +107,9 @@ async def test_wrong_filters_are_refused(rows: Rows, family: dict[str, str]) -> 
 def test_patterns_are_go_s(pattern: str, text: str, fits: bool | None) -> None:
     if fits is None:
         with pytest.raises(InvalidParameter, match="syntax error in pattern"):
-            listing._pattern(pattern)
+            Glob(pattern)
     else:
-        assert listing._fits(listing._pattern(pattern), text) is fits
+        assert Glob(pattern).matches(text) is fits
 
 
 @given(st.text("ab*?/", max_size=12), st.text("ab/", max_size=12))
@@ -121,11 +121,11 @@ def test_a_pattern_fits_what_a_slow_and_plain_reading_says(pattern: str, text: s
             return slow(p[1:], t) or bool(t and t[0] != "/" and slow(p, t[1:]))
         return bool(t and (p[0] == t[0] or (p[0] == "?" and t[0] != "/")) and slow(p[1:], t[1:]))
 
-    assert listing._fits(listing._pattern(pattern), text) is slow(pattern, text)
+    assert Glob(pattern).matches(text) is slow(pattern, text)
 
 
 def test_a_spiteful_pattern_takes_no_time() -> None:
-    assert not listing._fits(listing._pattern("*a" * 200), "a" * 199 + "b" * 1000)
+    assert not Glob("*a" * 200).matches("a" * 199 + "b" * 1000)
 
 
 async def test_shared_bytes_are_those_of_layers_that_others_have(

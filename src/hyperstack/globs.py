@@ -1,17 +1,15 @@
-"""Patterns over paths: Go's ``filepath.Match`` for COPY, and ``.dockerignore`` with ``**``.
+"""Patterns over paths: Go's ``path.Match``, and with ``**`` what ``.dockerignore`` has.
 
 Matching takes time in proportion to pattern times path, whatever they are.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hyperstack.errors import InvalidParameter
 
 MAX_PATTERN = 4096
-MAX_PATTERNS = 10_000
 _ANY, _STAR, _ENTER, _FOLDERS, _REST = "any", "star", "enter", "folders", "rest"
 Token = str | Callable[[str], bool]
 
@@ -126,41 +124,3 @@ def has_wildcards(path: str) -> bool:
             return True
         at += 1
     return False
-
-
-def read_ignore(text: str) -> list[str]:
-    """Return the patterns of a ``.dockerignore``: comments out, cleaned, ``!`` kept."""
-    patterns: list[str] = []
-    for row in text.removeprefix("\ufeff").splitlines():
-        if row.startswith("#") or not (pattern := row.strip()):
-            continue
-        inverted = pattern.startswith("!")
-        pattern = pattern[inverted:].strip()
-        if pattern:
-            pattern = posixpath.normpath(pattern)
-            if len(pattern) > 1:
-                pattern = pattern.removeprefix("/")
-        patterns.append("!" * inverted + pattern)
-    if len(patterns) > MAX_PATTERNS:
-        raise InvalidParameter(f".dockerignore has more than {MAX_PATTERNS} patterns")
-    return patterns
-
-
-def ignored(path: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a file of the context is left out; the last pattern that fits decides.
-
-    A pattern fits what lies below a directory that it fits. Raises InvalidParameter.
-    """
-    parts = path.split("/")
-    candidates = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    out = False
-    for pattern in patterns:
-        inverted = pattern.startswith("!")
-        if inverted and pattern == "!":
-            raise InvalidParameter('illegal exclusion pattern: "!"')
-        if inverted != out:
-            continue  # it could not change the verdict
-        glob = Glob(pattern[inverted:], double=True)
-        if any(glob.matches(candidate) for candidate in candidates):
-            out = not inverted
-    return out
