@@ -236,15 +236,17 @@ def wanted_ports(
     core: Core, container: Container, network: Network
 ) -> tuple[list[ports.Want], tuple[str, ...]]:
     """Return what a container publishes on a network, and what it only exposes."""
+    # Whatever was given may be exposed, as with Docker; only what is a port comes to anything.
+    exposed_ports = tuple(filter(ports.is_port, container.config.exposed_ports))
     wanted = ports.wants(
         container.host.port_bindings,
-        container.config.exposed_ports,
+        exposed_ports,
         publish_all=container.host.publish_all_ports,
         default_address=network.options.get(HOST_BINDING) or core.config.default_publish_address,
         ipv6=host.speaks_ipv6(),
     )
     published = {f"{want.port}/{want.protocol}" for want in wanted}
-    exposed = map(ports.named, container.config.exposed_ports)
+    exposed = map(ports.named, exposed_ports)
     return wanted, tuple(port for port in exposed if port not in published)
 
 

@@ -106,6 +106,15 @@ def same(publications: Sequence[Publication]) -> list[Want]:
     ]
 
 
+def is_port(text: str) -> bool:
+    """Tell whether ``80``, ``80/tcp`` or the like is a port that there can be."""
+    try:
+        parse(named(text))
+    except InvalidParameter:
+        return False
+    return True
+
+
 def named(port: str) -> str:
     """Return a port with its protocol, which is TCP unless it is said."""
     return port if "/" in port else f"{port}/tcp"

@@ -86,6 +86,15 @@ def test_a_port_is_read_or_refused(text: str) -> None:
     assert 0 < numbers[0] <= numbers[-1] < 65536
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("80", True), ("80-90/udp", True), ("0/tcp", False), ("90-80", False), ("80/foo", False),
+     ("", False), ("abc", False), ("70000", False)],
+)  # fmt: skip
+def test_what_is_no_port_is_told_from_what_is_one(text: str, wanted: bool) -> None:
+    assert ports.is_port(text) is wanted
+
+
 def test_too_many_ports_are_refused() -> None:
     with pytest.raises(InvalidParameter, match="at most"):
         ports.wants({}, ("1-65535/tcp",), publish_all=True, default_address="::", ipv6=True)

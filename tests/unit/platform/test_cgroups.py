@@ -82,6 +82,43 @@ def test_usage_is_read_and_zero_where_nothing_counts(tmp_path: Path) -> None:
     assert cgroups.usage(SANDBOX).cpu_ns == 0
 
 
+def sets(folder: Path) -> tuple[Cgroups, Path]:
+    """Folders that look like those of version 1: one hierarchy of CPU sets, one of limits."""
+    for path in (folder / "cpuset", folder / "cpuset" / "hyper"):
+        path.mkdir()
+        for name, value in (("cpuset.cpus", "0-3"), ("cpuset.mems", "0")):
+            (path / name).write_text(value if path.name == "cpuset" else "")
+    (folder / "pids").mkdir()
+    return Cgroups(1, {"pids": folder / "pids", "cpuset": folder / "cpuset"}), folder / "cpuset"
+
+
+def test_only_who_asks_for_cpus_has_a_group_of_them_on_version_1(tmp_path: Path) -> None:
+    cgroups, root = sets(tmp_path)
+    assert cgroups.create(SANDBOX, CgroupLimits()) == (tmp_path / "pids" / "hyper" / SANDBOX[:16],)
+    assert not (root / "hyper" / SANDBOX[:16]).exists()
+    assert (root / "hyper" / "cpuset.cpus").read_text() == "0-3"
+
+
+def test_a_set_of_cpus_is_inherited_where_nothing_else_is_said(tmp_path: Path) -> None:
+    cgroups, root = sets(tmp_path)
+    group = root / "hyper" / SANDBOX[:16]
+    group.mkdir()
+    for name in ("cpuset.cpus", "cpuset.mems", "cgroup.procs"):
+        (group / name).write_text("")
+    assert group in cgroups.create(SANDBOX, CgroupLimits(cpus="1,3"))
+    assert (group / "cpuset.cpus").read_text() == "1,3"
+    assert (group / "cpuset.mems").read_text() == "0"
+
+
+def test_a_set_of_cpus_is_written_in_version_2s_words(tmp_path: Path) -> None:
+    cgroups, group = unified(tmp_path)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        (group / name).write_text("")
+    cgroups.create(SANDBOX, CgroupLimits(cpus="1", nodes="0"))
+    assert (group / "cpuset.cpus").read_text() == "1"
+    assert (group / "cpuset.mems").read_text() == "0"
+
+
 async def test_version_2_is_killed_by_its_own_file(tmp_path: Path) -> None:
     cgroups, group = unified(tmp_path)
     (group / "cgroup.kill").write_text("")
