@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hyperstack.api.docker.schema.versions import MAC_MOVED
 from tests.conformance.raw import ask
 from tests.framework.host import Host
 
@@ -119,6 +120,34 @@ def test_what_only_a_start_finds_out_is_told_as_by_dockerd(
     assert ask(host, "POST", f"/v1.51/containers/{made['Id']}/start") == (
         500,
         {"message": sentence},
+    )
+
+
+def test_a_create_body_means_what_its_api_version_knew(host: Host) -> None:
+    def made(version: str, **body: Any) -> tuple[dict[str, Any], list[str]]:
+        path = f"/v{version}/containers/create?platform=linux/s390x"
+        if version > "1.40":
+            path = path.partition("?")[0]
+        status, answer = ask(host, "POST", path, {"Image": "busybox", "Cmd": ["x"], **body})
+        assert status == 201, answer
+        return ask(host, "GET", f"/v1.51/containers/{answer['Id']}/json")[1], answer["Warnings"]
+
+    old, _ = made("1.24", HostConfig={"AutoRemove": True, "Annotations": {"a": "b"}})
+    assert old["HostConfig"]["AutoRemove"] is False
+    assert old["HostConfig"]["IpcMode"] == "shareable"
+    assert "Annotations" not in old["HostConfig"]
+    check = {"Test": ["CMD", "x"], "StartInterval": 10**9}
+    assert "StartInterval" not in made("1.43", Healthcheck=check)[0]["Config"]["Healthcheck"]
+    assert made("1.44", Healthcheck=check)[0]["Config"]["Healthcheck"] == check
+    for version, told in (("1.43", []), ("1.51", [MAC_MOVED])):
+        moved, warnings = made(version, MacAddress="02:42:ac:11:00:77")
+        bridge = moved["NetworkSettings"]["Networks"]["bridge"]
+        assert (bridge["MacAddress"], warnings) == ("02:42:ac:11:00:77", told)
+    two: dict[str, Any] = {"EndpointsConfig": {"bridge": {}, "x": {}}}
+    body = {"Image": "busybox", "NetworkingConfig": two}
+    assert ask(host, "POST", "/v1.43/containers/create", body) == (
+        400,
+        {"message": "Container cannot be created with multiple network endpoints: bridge, x"},
     )
 
 

@@ -20,7 +20,7 @@ from hyperstack.errors import InternalError
 log = logging.getLogger(__name__)
 
 GROUP = "hyper"
-V1_CONTROLLERS = ("memory", "cpu", "pids", "cpuset")
+V1_CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "cpuacct")
 V2_CONTROLLERS = ("cpu", "memory", "pids", "cpuset")
 _SETS = ("cpuset.cpus", "cpuset.mems")
 _MOVES = 3
@@ -110,7 +110,8 @@ class Cgroups:
 
     def folders(self, sandbox: str) -> tuple[Path, ...]:
         """Return the folders of a sandbox's cgroup, one for each hierarchy."""
-        return tuple(root / GROUP / sandbox[:16] for root in self._roots.values())
+        # Some hosts have several controllers of version 1 in one hierarchy.
+        return tuple(dict.fromkeys(root / GROUP / sandbox[:16] for root in self._roots.values()))
 
     def create(self, sandbox: str, limits: CgroupLimits) -> tuple[Path, ...]:
         """Make a sandbox's cgroup with its limits. Raises InternalError."""
@@ -130,6 +131,8 @@ class Cgroups:
     def update(self, sandbox: str, limits: CgroupLimits) -> None:
         """Set a sandbox's limits. Raises InternalError if the kernel refuses a value."""
         name = sandbox[:16]
+        if limits.pinned and self.version == 1 and "cpuset" not in self._roots:
+            raise InternalError("this host has no cgroups for sets of CPUs and memory nodes")
         try:
             for controller, root in self._roots.items():
                 folder = root / GROUP / name
@@ -164,8 +167,9 @@ class Cgroups:
             if self.version == 2:
                 cpu = _keyed(folder / "cpu.stat").get("usage_usec", 0) * 1000
                 memory = _number(folder / "memory.current")
-            elif (folder / "memory.usage_in_bytes").exists():
-                memory = _number(folder / "memory.usage_in_bytes")
+                continue
+            cpu = cpu or _number(folder / "cpuacct.usage")
+            memory = memory or _number(folder / "memory.usage_in_bytes")
         return CgroupUsage(cpu_ns=cpu, memory=memory)
 
     def pids(self, sandbox: str) -> set[int]:
@@ -252,6 +256,8 @@ def _v1_values(controller: str, limits: CgroupLimits) -> dict[str, str | None]:
         return {"memory.limit_in_bytes": _limit(limits.memory, "-1")}
     if controller == "pids":
         return {"pids.max": _limit(limits.pids, "max")}
+    if controller == "cpuacct":
+        return {}
     return {
         "cpu.cfs_period_us": str(limits.cpu_period) if limits.cpu_period else None,
         "cpu.cfs_quota_us": _limit(limits.cpu_quota, "-1"),

@@ -110,6 +110,12 @@ def test_a_set_of_cpus_is_inherited_where_nothing_else_is_said(tmp_path: Path) -
     assert (group / "cpuset.mems").read_text() == "0"
 
 
+def test_cpus_that_no_cgroup_can_keep_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pids").mkdir()
+    with pytest.raises(InternalError, match="no cgroups for sets of CPUs"):
+        Cgroups(1, {"pids": tmp_path / "pids"}).create(SANDBOX, CgroupLimits(cpus="0"))
+
+
 def test_a_set_of_cpus_is_written_in_version_2s_words(tmp_path: Path) -> None:
     cgroups, group = unified(tmp_path)
     for name in ("cpuset.cpus", "cpuset.mems"):
