@@ -31,7 +31,7 @@ from hyperstack.ids import ContainerId, SandboxId, new_id
 from hyperstack.image.erofs import is_whole
 from hyperstack.network.sandbox import SandboxNetwork
 from hyperstack.platform import netns as namespaces
-from hyperstack.platform.cgroup import CgroupLimits, Cgroups
+from hyperstack.platform.cgroup import CgroupLimits, Cgroups, CgroupUsage
 from hyperstack.platform.tasks import Tasks
 from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
@@ -164,6 +164,10 @@ class Sandboxes:
     def update_limits(self, sandbox: SandboxId, limits: CgroupLimits) -> None:
         """Change the limits of a sandbox's cgroup. Raises InternalError if the kernel refuses."""
         self._cgroups.update(sandbox, limits)
+
+    def usage(self, sandbox: str) -> CgroupUsage:
+        """Return what a sandbox has used of the host: its machine and helpers together."""
+        return self._cgroups.usage(sandbox)
 
     def reserve_uid(self) -> int:
         """Take a host uid that no sandbox runs as. Raises InternalError when all are taken."""

@@ -1,14 +1,18 @@
-"""``stats``: counters from the container's cgroup in the guest, one sample a second."""
+"""``stats``: counters from the container's cgroup in the guest, one sample a second.
+
+CPU time is the host's figure for the container's machine, see ``_as_the_host_counts``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyperstack.engine import claims
 from hyperstack.engine.core import Core
+from hyperstack.engine.live import Live
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
 from hyperstack.model import Container
@@ -38,7 +42,24 @@ async def sample(core: Core, container: Container) -> messages.Stats | None:
         )
     except HyperError:
         return None
-    return claims.stats(found)
+    return _as_the_host_counts(core, live, claims.stats(found))
+
+
+def _as_the_host_counts(core: Core, live: Live, found: messages.Stats) -> messages.Stats:
+    """Put the host's figure of CPU time in the place of the guest's.
+
+    A guest counts the ticks of its clock, also those in which the host gave its CPU to others or
+    held it back (``--cpus``). Containers that share a machine can only be told apart by the guest.
+    """
+    row = live.sandbox.row
+    if len(row.containers) != 1:
+        return found
+    used = core.sandboxes.usage(row.id).cpu_ns // 1000
+    if not used:
+        return found  # the host does not count
+    of_guest = max(1, found.cpu_user_us + found.cpu_system_us)
+    user = used * found.cpu_user_us // of_guest
+    return replace(found, cpu_usage_us=used, cpu_user_us=user, cpu_system_us=used - user)
 
 
 async def stats(
