@@ -425,7 +425,7 @@ def test_each_step_has_its_own_layer_and_one_that_changes_nothing_has_none(host:
     build(
         host,
         "FROM busybox\nRUN true\nCOPY a /1/a\nENV A=1\nADD b /1/b\nWORKDIR /1/w\nCOPY d/f ../a\n"
-        "COPY d/f /1/a\nWORKDIR /etc\n",
+        "COPY d/f /1/a\nWORKDIR /etc\nADD a w/x\nADD a /1/w/y\n",
         t="built",
     )
     archive = subprocess.run(
@@ -438,7 +438,15 @@ def test_each_step_has_its_own_layer_and_one_that_changes_nothing_has_none(host:
             with tarfile.open(fileobj=tar.extractfile(name)) as layer:
                 found.append(layer.getnames())
     # A file that is copied again is a layer again, as with dockerd.
-    assert found == [["1", "1/a"], ["1", "1/b"], ["1", "1/w"], ["1", "1/a"], ["1", "1/a"]]
+    assert found == [
+        ["1", "1/a"],
+        ["1", "1/b"],
+        ["1", "1/w"],
+        ["1", "1/a"],
+        ["1", "1/a"],
+        ["etc", "etc/w", "etc/w/x"],
+        ["1", "1/w", "1/w/y"],
+    ]
     assert host.docker("run", "--rm", "built", "cat", "/1/a").out == "f"
 
 

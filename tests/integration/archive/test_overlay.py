@@ -187,7 +187,7 @@ def test_a_layer_can_have_only_what_changed_after_a_time(tool: Tool, overlay: Ov
     (overlay.root / "old" / "kept").write_text("2")
     os.utime(overlay.root / "old" / "kept", (2e9, 2e9))
     (overlay.root / "var" / "new").unlink()
-    later = [name for name in names(overlay.layer(tool, since)) if name != "bin/.wh.sh"]
+    later = [name for name in names(overlay.layer(tool, since)) if not name.startswith("bin")]
     # Whiteouts are one file with many names, so an older one may come again, which does no harm.
-    assert later == ["old/kept", "tick", "var", "var/.wh.new"]
+    assert later == ["old", "old/kept", "tick", "var", "var/.wh.new"]
     assert "bin/.wh.sh" in names(overlay.layer(tool))
