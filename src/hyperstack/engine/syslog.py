@@ -75,7 +75,10 @@ def check(options: Mapping[str, str]) -> None:
 
 
 def parse_address(text: str) -> tuple[str, str, int]:
-    """Return scheme, path or host, and port; all empty for the host's own. Raises InvalidParameter."""
+    """Return scheme, path or host, and port; all empty for the host's own.
+
+    Raises InvalidParameter.
+    """
     if not text:
         return "", "", 0
     try:
