@@ -9,7 +9,15 @@ from hyperstack.ids import NetworkId
 from hyperstack.network import firewall, guard
 from hyperstack.network.firewall import Policy, Published
 from hyperstack.network.guard import Guarded
-from hyperstack.network.rows import HOST_ACCESS, ICC, MASQUERADE, Network, Publication, Subnet
+from hyperstack.network.rows import (
+    HOST_ACCESS,
+    HOST_IPV4,
+    ICC,
+    MASQUERADE,
+    Network,
+    Publication,
+    Subnet,
+)
 from hyperstack.network.table import removes_ours
 
 
@@ -150,3 +158,9 @@ def test_only_the_removal_of_our_table_is_heard() -> None:
     assert not removes_ours(message(0x0A00, b"hyper"))
     assert not removes_ours(b"")
     assert not removes_ours(b"\0" * 40)
+
+
+def test_containers_leave_under_the_address_that_their_network_names() -> None:
+    fixed = network("fixed", "10.5.0.0/16", options={HOST_IPV4: "192.0.2.7"})
+    text = firewall.table(Policy(networks=[fixed]))
+    assert 'ip saddr 10.5.0.0/16 oifname != "br-fixed" snat ip to 192.0.2.7' in text
