@@ -26,13 +26,21 @@ static int clone_tree(int fd, int *tree)
 }
 
 /* The share's content belongs to containers: a link in it is never followed. */
+static int open_shared(int share, const char *path, uint64_t flags)
+{
+    return sys_openat2(share, *path ? path : ".", O_PATH | O_CLOEXEC | flags, 0,
+                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+}
+
 static int share_tree(const struct mount_spec *mount, int *tree, struct failure *failure)
 {
     const char *path = mount->source + strspn(mount->source, "/");
     int share = open(SHARE, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int fd = share < 0 ? -1
-                       : sys_openat2(share, *path ? path : ".", O_PATH | O_CLOEXEC, 0,
-                                     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    /* Each of the host's mounts is one of its own here, made when somebody looks into its folder:
+     * without O_DIRECTORY that would be the container, and find it mounted twice. */
+    int fd = share < 0 ? -1 : open_shared(share, path, O_DIRECTORY);
+    if (fd < 0 && errno == ENOTDIR)
+        fd = open_shared(share, path, 0);
     int error = fd < 0 ? -errno : clone_tree(fd, tree);
     if (fd >= 0)
         close(fd);

@@ -27,7 +27,10 @@ class Client:
         home.mkdir()
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
 
-    def __call__(self, *words: str, stdin: bytes = b"", **environment: str) -> Result:
+    def __call__(self, *words: str, **environment: str) -> Result:
+        return self.fed(b"", *words, **environment)
+
+    def fed(self, stdin: bytes, *words: str, **environment: str) -> Result:
         done = subprocess.run(
             [*self.host.netns.enter, DOCKER, *words],
             input=stdin,
@@ -179,8 +182,8 @@ def test_docker_over_ssh_reaches_the_engine(
     docker.environment["PATH"] = f"{sshd}:{docker.environment['PATH']}"
     url = "ssh://root@127.0.0.1:2222"
     assert docker("version", "-f", "{{.Server.Os}}", DOCKER_HOST=url).out == "linux\n"
-    ran = docker("-H", url, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end; exit 4",
-                 stdin=b"in\n")  # fmt: skip
+    script = ("sh", "-c", "cat; echo end; exit 4")
+    ran = docker.fed(b"in\n", "-H", url, "run", "--rm", "-i", "busybox", *script)
     assert (ran.code, ran.out) == (4, "in\nend\n"), ran.err
     assert docker("context", "create", "shell", "--docker", f"host={url}").code == 0
     (tmp_path / "file").write_text("carried\n")

@@ -56,7 +56,7 @@ async def reach(core: Core, container: Container, *, mounted: bool) -> AsyncIter
             live = core.live.get(container.id)
             if live is None:
                 try:
-                    sandbox = await _service(core, container, mounted=mounted)
+                    sandbox = await service(core, container, mounted=mounted)
                     try:
                         yield sandbox
                     finally:
@@ -129,7 +129,11 @@ async def _open(
         raise
 
 
-async def _service(core: Core, container: Container, *, mounted: bool) -> Sandbox:
+async def service(core: Core, container: Container, *, mounted: bool) -> Sandbox:
+    """Boot a service sandbox with a container's root. The container's lock is held.
+
+    Whoever ends it lets its volumes go. Raises HyperError.
+    """
     if core.table.find(container.id) is None:
         raise NotFound(f"No such container: {container.id}")
     runtime = runtimes.resolve(core, container.runtime)

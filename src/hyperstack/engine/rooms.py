@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyperstack.engine import disks, joining, networking, sockets
@@ -86,7 +86,7 @@ async def prepare(
     if not service:
         for options in container.host.tmpfs.values():
             parse_tmpfs(options)
-    mounts = await _mounts(core, container, prefix) if mounted else _Mounts()
+    mounts = await _mounts(core, container, prefix, service) if mounted else _Mounts()
     host = container.host
     joiners = [] if service else joining.followers(core, container)
     everybody = [host, *(joiner.host for joiner in joiners)]
@@ -124,7 +124,7 @@ class _Mounts:
         return tuple(mount for mount in self.mounts if mount.kind in kinds)
 
 
-async def _mounts(core: Core, container: Container, prefix: str) -> _Mounts:
+async def _mounts(core: Core, container: Container, prefix: str, service: bool) -> _Mounts:
     found = _Mounts()
     # A mount below another one's target comes after it, as with Docker.
     ordered = sorted(container.mounts, key=lambda mount: mount.destination.count("/"))
@@ -139,14 +139,18 @@ async def _mounts(core: Core, container: Container, prefix: str) -> _Mounts:
             found.sockets[f"/{name}"] = end.path
             found.mounts.append(sockets.mount(end, f"/{name}", mount.destination, flags))
             continue
-        found.shares.append(share_mount(name, source, mount))
+        shown = share_mount(name, source, mount)
+        if service and shown.read_only and fills(core, container, mount):
+            # Only the agent runs there, and fills it before it makes it read-only.
+            shown = replace(shown, read_only=not await asyncio.to_thread(is_empty, source))
+        found.shares.append(shown)
         found.mounts.append(
             messages.Mount(
                 kind=MountKind.SHARE,
                 target=posixpath.join("/", mount.destination),
                 source=f"/{name}",
                 flags=flags,
-                copy_up=_filled(core, container, mount),
+                copy_up=fills(core, container, mount),
             )
         )
     return found
@@ -163,7 +167,15 @@ def share_mount(name: str, source: Path, mount: MountState) -> ShareMount:
     )
 
 
-def _filled(core: Core, container: Container, mount: MountState) -> bool:
+def is_empty(folder: Path) -> bool:
+    """Tell whether nothing is in a folder; blocking."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return True
+
+
+def fills(core: Core, container: Container, mount: MountState) -> bool:
     """Tell whether an empty volume takes what the image has at its place.
 
     Docker fills it when the container is made, the guest at the first start. What Docker copies

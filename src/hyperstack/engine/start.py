@@ -8,6 +8,7 @@ import logging
 from hyperstack.engine import (
     bounds,
     claims,
+    filling,
     health,
     joining,
     monitor,
@@ -95,6 +96,7 @@ async def start_locked(core: Core, container: Container) -> None:
 
 
 async def _launch(core: Core, container: Container) -> Live:
+    await filling.fill_in_turn(core, container)
     joined = await joining.find(core, container)
     writer = await begin_log(core, container)
     try:

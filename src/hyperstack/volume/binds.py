@@ -84,7 +84,7 @@ def _inherited(specs: Iterable[str], containers: Containers) -> list[MountState]
             raise InvalidParameter(error.message) from error
         for mount in lender.mounts:
             writable = mount.read_write and "ro" not in flags
-            made.append(replace(mount, read_write=writable, mode=""))
+            made.append(replace(mount, read_write=writable, mode="", no_copy=True))
     return made
 
 
