@@ -16,8 +16,9 @@ import pytest
 
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentClient, AgentFailure, InputStream, OutputStream
-from hyperstack.guest.messages import EventKind, Op
+from hyperstack.guest.messages import EventKind, Frame, Op
 from tests.unit.guest.agent import BOUND, RunningAgent, collect
+from tests.unit.guest.test_agent_hostile import frame, number, pair, request
 
 MOST = 128
 """Connections that the agent allows."""
@@ -298,3 +299,49 @@ async def test_whatever_the_order_of_the_two_ends_nothing_is_left(
         while descriptors(agent) > before + 1:
             await asyncio.sleep(0.01)
     await daemon.client.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_random_answers_never_harm_the_agent(
+    agent: RunningAgent, place: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    before = descriptors(agent)
+
+    def noise() -> bytes:
+        stream = rng.randrange(1, 6)
+        answer = b"".join(number(tag, rng.choice([0, 1, 2, 3, stream])) for tag in (1, 2, 3, 4))
+        return rng.choice(
+            [
+                request(Op.SOCKET_ANSWER, answer[: rng.choice([32, 48, 64])]),
+                request(Op.SOCKET_ANSWER, number(1, rng.choice([1 << 63, 1 << 40])) + answer[16:]),
+                frame(Frame.CREDIT, pair(0, rng.choice([0, 5, 1 << 20])), number=stream),
+                frame(Frame.DATA, bytes(8) + rng.randbytes(rng.randrange(1, 9)), number=stream),
+                frame(Frame.EOF, bytes(8), number=stream),
+                frame(Frame.RESET, number=stream, code=rng.choice([0, 32])),
+            ]
+        )
+
+    for _ in range(60):
+        daemon = agent.raw()
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for client in clients:
+                client.connect(os.fspath(place))
+                client.setblocking(False)
+            for _ in range(12):
+                daemon.sendall(noise())
+                clients[rng.randrange(3)].send(b"word")
+        for sock in rng.sample([daemon, *clients], 4):
+            sock.close()
+    honest = await agent.connect()
+    await honest.call(Op.PING, messages.Empty())
+    refused = 0
+    async with asyncio.timeout(BOUND):
+        while descriptors(agent) > before + 1:  # those that waited for a daemon are told of now
+            for event in (await Daemon(agent, honest).opened(0))[refused:]:
+                refused += 1
+                refusal = messages.SocketAnswer(connection=event.connection, error=errno.EAGAIN)
+                await honest.call(Op.SOCKET_ANSWER, refusal)
+            await asyncio.sleep(0.01)
+    await honest.close()
