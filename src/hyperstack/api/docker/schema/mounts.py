@@ -12,8 +12,9 @@ from hyperstack.api.docker.gojson import (
     INT64,
     STRING,
     STRING_MAP,
-    UINT32,
+    Int,
     Kind,
+    String,
     Strings,
     Where,
 )
@@ -22,14 +23,14 @@ from hyperstack.model import MountPoint, MountState
 
 # Docker's nested keys of one mount, and where the model keeps them.
 _TOP: dict[str, tuple[str, Kind]] = {
-    "Type": ("type", STRING),
+    "Type": ("type", String("mount.Type")),
     "Source": ("source", STRING),
     "Target": ("target", STRING),
     "ReadOnly": ("read_only", BOOL),
-    "Consistency": ("consistency", STRING),
+    "Consistency": ("consistency", String("mount.Consistency")),
 }
 _BIND: dict[str, tuple[str, Kind]] = {
-    "Propagation": ("propagation", STRING),
+    "Propagation": ("propagation", String("mount.Propagation")),
     "NonRecursive": ("non_recursive", BOOL),
     "CreateMountpoint": ("create_mountpoint", BOOL),
     "ReadOnlyNonRecursive": ("read_only_non_recursive", BOOL),
@@ -46,7 +47,7 @@ _DRIVER: dict[str, tuple[str, Kind]] = {
 }
 _TMPFS: dict[str, tuple[str, Kind]] = {
     "SizeBytes": ("tmpfs_size", INT64),
-    "Mode": ("tmpfs_mode", UINT32),
+    "Mode": ("tmpfs_mode", Int("fs.FileMode", 0, (1 << 32) - 1)),
 }
 _IMAGE: dict[str, tuple[str, Kind]] = {"Subpath": ("subpath", STRING)}
 _STRINGS = Strings()

@@ -20,7 +20,7 @@ def _values(**values: Any) -> dict[str, Any]:
 
 
 CREATE: Schema[dict[str, Any]] = Schema(
-    "CreateOptions",
+    "volume.CreateOptions",
     _values,
     (
         Field("Name", "name", STRING),
