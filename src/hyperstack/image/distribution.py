@@ -22,6 +22,7 @@ from hyperstack.image.manifest import (
 from hyperstack.image.reference import Reference
 from hyperstack.image.registry import Repository, connect
 from hyperstack.image.transport import Transport
+from hyperstack.image.values import OCI_MANIFEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ async def _inspect(repository: Repository, reference: Reference) -> Distribution
     raw = await repository.manifest(reference.object)
     parsed = parse_manifest(raw.data, raw.media_type, reference.canonical())
     if isinstance(parsed, Index):
-        platforms = tuple(entry.platform for entry in parsed.manifests if entry.platform)
+        platforms = tuple(entry.platform or Platform() for entry in parsed.manifests)
+    elif raw.media_type.split(";")[0].strip() in (OCI_MANIFEST, ""):
+        platforms = ()  # dockerd looks into configs of Docker's own kind alone
     else:
         platforms = await _platform(repository, parsed)
     return Distribution(

@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from hyperstack import __version__
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.image import configfile
@@ -81,9 +79,6 @@ def _platform(text: str) -> Platform:
     wanted = Platform.parse(text) if text else host()
     if wanted.os != "linux":
         raise InvalidParameter("operating system is not supported")
-    if wanted.architecture == "arm64" and text.count("/") == 2:
-        # The one there is; it is shown if it was named.
-        return msgspec.structs.replace(wanted, variant="v8")
     return wanted
 
 

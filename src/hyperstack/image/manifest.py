@@ -97,7 +97,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise InvalidParameter(f'"{text}": cannot parse platform specifier: invalid argument')
         if len(parts) > 1:
             variant = parts[2] if len(parts) == 3 else ""
-            return cls(os=parts[0], architecture=parts[1], variant=variant).normal()
+            found = cls(os=parts[0], architecture=parts[1], variant=variant).normal()
+            if found.architecture == "arm64" and variant in ("8", "v8"):
+                # The one there is: it means nothing, but is shown if it was named.
+                return msgspec.structs.replace(found, variant="v8")
+            return found
         if parts[0] in _SYSTEMS:
             return cls(os=parts[0], architecture=host().architecture)
         named = cls(os="linux", architecture=parts[0]).normal()
@@ -192,10 +196,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         nested = [e for e in self.manifests if e.platform is None and _may_hold_images(e)]
         if len(nested) == 1:
             return nested[0]
-        raise NotFound(
-            f"no matching manifest for {platform} in the manifest list entries: "
-            "no match for platform in manifest: not found"
-        )
+        raise NotFound(f"no matching manifest for {platform} in the manifest list entries")
 
 
 def _may_hold_images(entry: Descriptor) -> bool:

@@ -185,7 +185,10 @@ class Pull:
             depth += 1
             if depth > MAX_INDEX_DEPTH:
                 raise InvalidParameter(f"the image's indexes are nested more than {depth - 1} deep")
-            raw = await repository.manifest(parsed.select(self._platform).digest)
+            entry = parsed.select(self._platform)
+            if entry.platform is not None and entry.platform.os not in ("", "linux"):
+                raise InvalidParameter("operating system is not supported")
+            raw = await repository.manifest(entry.digest)
             parsed = parse_manifest(raw.data, raw.media_type, reference.canonical())
         check_image(parsed)
         return Resolved(root=root, raw=raw, manifest=parsed)

@@ -44,9 +44,7 @@ async def push(
     Raises InvalidParameter for a bad name, NotFound if there is no such image, InternalError or
     Unavailable for what the registry says.
     """
-    reference = Reference.parse_with_tag(name, tag)
-    if reference.digest is not None:
-        raise InvalidParameter("cannot push a digest reference")
+    reference = to_push(name, tag)
 
     async def work(reporter: Reporter) -> None:
         await Push(images, reference, auth, reporter).run()
@@ -54,6 +52,12 @@ async def push(
     async with contextlib.aclosing(reported(f"push {reference}", work)) as lines:
         async for line in lines:
             yield line
+
+
+def to_push(name: str, tag: str) -> Reference:
+    """Read what is to be pushed; *tag* may be empty. Raises InvalidParameter."""
+    reference = Reference.parse(name)
+    return reference.with_tag(tag) if tag else reference
 
 
 class Push:
@@ -70,6 +74,8 @@ class Push:
     async def run(self) -> None:
         """Push. Raises HyperError."""
         self._reporter.say(f"The push refers to repository [{self._reference.name}]")
+        if self._reference.digest is not None:
+            raise InvalidParameter("cannot push a digest reference")
         wanted = self._wanted()
         try:
             async with Transport() as transport:

@@ -258,7 +258,7 @@ class ImageService:
         from hyperstack.image import push
         from hyperstack.image.auth import NOBODY
 
-        reference = Reference.parse_with_tag(name, tag)
+        reference = push.to_push(name, tag)
         with self._store.hold():
             await self.registry.prepare(reference)
             lines = push.push(self.registry, reference.canonical(), auth=auth or NOBODY)

@@ -175,8 +175,8 @@ async def test_an_index_gives_the_hosts_image_and_keeps_its_own_digest(
 
     with pytest.raises(NotFound) as caught:
         await said(pull(images, name, "v1", platform="linux/s390x"))
-    assert caught.value.message.startswith(
-        "no matching manifest for linux/s390x in the manifest list entries: "
+    assert caught.value.message == (
+        "no matching manifest for linux/s390x in the manifest list entries"
     )
 
 

@@ -119,6 +119,8 @@ async def test_what_is_not_here_is_not_pushed(
     with pytest.raises(NotFound, match="tag does not exist"):
         await said(push(images, name, "v2"))
     with pytest.raises(InvalidParameter, match="cannot push a digest reference"):
+        await said(push(images, f"{name}@{built.digest}"))
+    with pytest.raises(InvalidParameter, match="invalid tag format"):
         await said(push(images, name, built.digest))
 
 

@@ -127,6 +127,8 @@ def distribution(found: Distribution) -> dict[str, Any]:
 
 def _platform(platform: Platform) -> dict[str, str]:
     made = {"architecture": platform.architecture, "os": platform.os}
+    if platform.os_version:
+        made["os.version"] = platform.os_version
     if platform.variant:
         made["variant"] = platform.variant
     return made
