@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -15,7 +17,14 @@ from hyperstack.engine.refusals import start_error
 from hyperstack.engine.seccomp import filter_for
 from hyperstack.engine.session import InputGate, Session
 from hyperstack.engine.spec import Streams, exec_process
-from hyperstack.errors import Conflict, GuestError, HyperError, InvalidParameter, NotFound
+from hyperstack.errors import (
+    Conflict,
+    GuestError,
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+)
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
 from hyperstack.ids import ExecId, new_id
@@ -26,20 +35,29 @@ log = logging.getLogger(__name__)
 KEPT = 300.0
 """Seconds for which an ended exec can still be inspected."""
 NOT_RUN = 126
-"""Exit code of what could not be started."""
+"""Exit code of what could not be executed."""
+NEVER_RAN = 128
+"""Exit code of what could not be started for another reason."""
+READY = 10.0
+"""Seconds for which a resize waits for its exec's start."""
 MOST = 1000
 """Execs of one container that have not ended at most."""
 
 
 async def create(core: Core, container: Container, config: ExecConfig) -> ExecId:
-    """Prepare a process. Raises Conflict unless the container runs unpaused."""
+    """Prepare a process.
+
+    Raises Conflict unless the container runs unpaused, InvalidParameter for a user that it lacks.
+    """
     await core.settled(container.id)
-    _running(core, container)
+    live = _running(core, container)
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
     mine = (e for e in core.execs.values() if e.container == container.id)
     if sum(e.exit_code is None for e in mine) >= MOST:
         raise Conflict(f"container {container.id} has {MOST} execs that have not ended")
+    if config.user and not config.user.isdecimal():
+        await _look_up(core, live, config)
     identifier = ExecId(new_id())
     core.execs[identifier] = Exec(id=identifier, container=container.id, config=config)
     core.event(container, f"exec_create: {_in_events(config)}", execID=identifier)
@@ -84,7 +102,7 @@ async def start(
     if execution.started:
         if execution.running:
             raise Conflict(f"exec command {execution.id} is already running")
-        raise Conflict(f"Error: Exec command {execution.id} has already run")
+        raise Conflict(f"exec command {execution.id} has already run")
     live = _running(core, container)
     linked = links.environment(core, container)
     execution.started = True
@@ -114,9 +132,9 @@ async def start(
         )
         started: messages.Started = await live.sandbox.call(messages.Op.EXEC, request)
     except AgentFailure as failure:
-        error = start_error(failure)
-        execution.exit_code = 127 if "not found" in error.message else NOT_RUN
-        raise _exec_error(error) from failure
+        error = _exec_error(start_error(failure))
+        execution.exit_code = _code_of(error)
+        raise error from failure
     except BaseException:
         execution.exit_code = NOT_RUN
         raise
@@ -125,13 +143,43 @@ async def start(
             live.exec_ended.pop(handle, None)
             _forget_later(core, execution)
     execution.running, execution.pid = True, started.pid
-    session = _open(core, live, execution, streams, None if detach else config)
+    session = _open(core, live, execution, streams, None if detach else config, raw=tty)
     core.tasks.start(f"exec {execution.id[:12]}", _watch(core, live, execution, ended, session))
     return session
 
 
-def _sized(config: ExecConfig, size: tuple[int, int]) -> ExecConfig:
+async def _look_up(core: Core, live: Live, config: ExecConfig) -> None:
+    """Have the guest look a user up, as dockerd does when an exec is made. Raises HyperError.
 
+    The guest reads its own passwd file; that it finds no program of an empty name ends this.
+    """
+    handle = live.sandbox.next_handle()
+    process = exec_process(
+        live.container,
+        msgspec.structs.replace(config, cmd=("",), tty=False),
+        handle=handle,
+        seccomp=filter_for(live.container.host),
+        streams=Streams.of(handle, stdin=False, stdout=False, stderr=False),
+    )
+    bounds.check_process(process)
+    request = messages.Exec(container=live.container.id, process=process)
+    try:
+        await live.sandbox.call(messages.Op.EXEC, request)
+    except AgentFailure as failure:
+        if failure.stage == messages.Stage.USER:
+            raise InvalidParameter(failure.detail) from failure
+
+
+def _code_of(error: HyperError) -> int:
+    """Return what an exec that could not be started ends with (moby, ``daemon/exec.go``)."""
+    if "not found" in error.message or "no such file or directory" in error.message:
+        return 127
+    if "permission denied" in error.message or "a directory" in error.message:
+        return NOT_RUN
+    return NEVER_RAN
+
+
+def _sized(config: ExecConfig, size: tuple[int, int]) -> ExecConfig:
     return msgspec.structs.replace(config, console_size=size)
 
 
@@ -140,9 +188,8 @@ def _exec_error(error: HyperError) -> HyperError:
     if not detail:
         return error
     if detail.startswith('chdir to cwd ("') and not detail.startswith('chdir to cwd ("/'):
-        return InvalidParameter(
-            "OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown"
-        )
+        return InternalError("OCI runtime exec failed: exec failed: Cwd must be an absolute path")
+    detail = detail.removesuffix(": unknown")
     detail = detail.removeprefix("error during container init: ")
     return InvalidParameter(
         "OCI runtime exec failed: exec failed: unable to start container process: " + detail
@@ -165,9 +212,18 @@ def _streams(live: Live, config: ExecConfig, detach: bool) -> tuple[Streams, int
 
 
 def _open(
-    core: Core, live: Live, execution: Exec, streams: Streams, config: ExecConfig | None
+    core: Core,
+    live: Live,
+    execution: Exec,
+    streams: Streams,
+    config: ExecConfig | None,
+    *,
+    raw: bool,
 ) -> Session | None:
-    """Begin to move the process's streams to a new session (None: output is dropped)."""
+    """Begin to move the process's streams to a new session (no *config*: output is dropped).
+
+    A *raw* client, one that expects a terminal, has no way to tell stderr, and does not get it.
+    """
     agent = live.sandbox.agent
     if agent is None:
         raise GuestError("the guest's agent is not connected")
@@ -179,7 +235,11 @@ def _open(
     kinds = {StreamKind.STDOUT: streams.stdout, StreamKind.STDERR: streams.stderr}
     session = Session(
         tty=config.tty,
-        kinds=frozenset(kind for kind, stream in kinds.items() if stream),
+        kinds=frozenset(
+            kind
+            for kind, stream in kinds.items()
+            if stream and not (raw and kind is StreamKind.STDERR)
+        ),
         gate=gate if streams.stdin else None,
     )
 
@@ -195,6 +255,7 @@ def _open(
         pump.begin(agent)
     live.exec_pumps[execution.handle] = pumps
     if streams.stdin:
+        live.exec_gates[execution.handle] = gate
         gate.open(agent.open_input(streams.stdin))
     return session
 
@@ -217,6 +278,7 @@ async def _watch(
     if session is not None:
         session.end()
     live.exec_pumps.pop(execution.handle, None)
+    live.exec_gates.pop(execution.handle, None)
     live.exec_ended.pop(execution.handle, None)
     core.event(live.container, "exec_die", execID=execution.id, exitCode=str(execution.exit_code))
     if not live.ended.done():
@@ -247,14 +309,34 @@ async def _release(live: Live, handle: int) -> None:
 
 
 async def resize(core: Core, execution: Exec, rows: int, columns: int) -> None:
-    """Tell the process's terminal its size. Raises Conflict unless it runs."""
+    """Tell the process's terminal its size; one that is about to start is waited for.
+
+    Raises Conflict if the container does not run, NotFound if the process has ended, InternalError
+    if nobody starts it.
+    """
+    bound = time.monotonic() + READY
+    while execution.exit_code is None and not execution.running:
+        if execution.container not in core.live:
+            break
+        if time.monotonic() > bound:
+            raise InternalError("timeout waiting for exec session ready")
+        await asyncio.sleep(0.05)
     live = core.live.get(execution.container)
-    if live is None or not execution.running:
-        raise Conflict(f"exec process {execution.id} is not running")
-    await live.sandbox.call(
-        messages.Op.RESIZE,
-        messages.Resize(handle=execution.handle, rows=rows, columns=columns),
-    )
+    if live is None:
+        raise Conflict(f"container {execution.container} is not running")
+    if not execution.running:
+        raise NotFound(f"NotFound: process does not exist {execution.id}: not found")
+    await resize_terminal(live, execution.handle, rows, columns)
+
+
+async def resize_terminal(live: Live, handle: int, rows: int, columns: int) -> None:
+    """Tell a process's terminal its size; as with Docker, one without a terminal takes it too."""
+    request = messages.Resize(handle=handle, rows=rows, columns=columns)
+    try:
+        await live.sandbox.call(messages.Op.RESIZE, request)
+    except AgentFailure as failure:
+        if failure.errno not in (errno.ENOTTY, errno.ESRCH):
+            raise
 
 
 async def kill(core: Core, execution: Exec) -> None:

@@ -7,10 +7,12 @@ back (as with Docker); a client that is gone does not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Protocol
 
+from hyperstack.errors import HyperError
 from hyperstack.model import StreamKind
 
 BUFFER = 1 << 20
@@ -18,6 +20,18 @@ BUFFER = 1 << 20
 
 _closing: set[asyncio.Task[None]] = set()
 """Ends of input on their way; the gate bounds how long each may take."""
+
+
+def _keep(ending: Coroutine[Any, Any, None]) -> None:
+    """Let an end of input go its way; a process that is gone has no use for it."""
+    task = asyncio.get_running_loop().create_task(_ended(ending))
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+async def _ended(ending: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(HyperError):
+        await ending
 
 
 class Input(Protocol):
@@ -38,34 +52,39 @@ class InputGate:
     def __init__(self) -> None:
         self._input: Input | None = None
         self._changed = asyncio.Event()
-        self._closed = False
+        self._ended = False
         self._lock = asyncio.Lock()
 
     def open(self, target: Input) -> None:
-        """Connect the gate: waiting writers go on."""
+        """Connect the gate: waiting writers go on.
+
+        If the end was said already, *target* is told too: it may be the second connection to an
+        agent whose first one was lost with the end on its way.
+        """
         self._input = target
         self._changed.set()
+        if self._ended:
+            _keep(target.eof())
 
     def shut(self) -> None:
         """Nobody reads any more: writers are released and their bytes are dropped."""
-        self._closed = True
         self._input = None
         self._changed.set()
 
     async def write(self, data: bytes) -> None:
-        """Pass bytes on once there is a process; drops them after ``shut``."""
+        """Pass bytes on once there is a process; drops them after ``eof`` and ``shut``."""
         async with self._lock:
             await self._changed.wait()
-            if self._input is not None:
+            if self._input is not None and not self._ended:
                 await self._input.write(data)
 
     async def eof(self) -> None:
         """End the process's stdin."""
         async with self._lock:
             await self._changed.wait()
-            if self._input is not None:
-                target, self._input = self._input, None
-                await target.eof()
+            if self._input is not None and not self._ended:
+                self._ended = True
+                await self._input.eof()
 
 
 class Session:
@@ -159,9 +178,7 @@ class Session:
     def close(self) -> None:
         """The client is gone or detached; the process goes on, without stdin if it was its."""
         if not self._gone and self._gate is not None and self._end_input and not self.tty:
-            task = asyncio.get_running_loop().create_task(self._gate.eof())
-            _closing.add(task)
-            task.add_done_callback(_closing.discard)
+            _keep(self._gate.eof())
         self._leave()
 
     def _leave(self) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hyperstack.engine.logfile import PART, LogSettings, LogWriter, escape, stamp
 from hyperstack.engine.logread import LogReader, files_of, parse_time
+from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 
 OUT, ERR = StreamKind.STDOUT, StreamKind.STDERR
@@ -212,3 +213,16 @@ def test_many_lines_in_one_piece_are_cut_as_each_alone_would_be(
         made.append(records(tmp_path / folder))
     assert made[0] == made[1]
     assert "".join(record["log"] for record in made[0]).encode() == text
+
+
+@pytest.mark.parametrize("bad", ["c-json.log", "log.state"])
+def test_a_log_that_cannot_be_opened_stops_a_new_run_but_not_one_that_goes_on(
+    tmp_path: Path, bad: str
+) -> None:
+    (tmp_path / bad).mkdir()
+    with pytest.raises(InternalError, match="can't be opened"):
+        LogWriter(settings_in(tmp_path), 1, fresh=True)
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=False)
+    writer.append(OUT, 0, b"a\n", NOW)
+    assert writer.taken(OUT) == 2
+    writer.close()

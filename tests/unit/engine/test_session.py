@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
 from hyperstack.engine.session import BUFFER, Hub, InputGate, Session
+from hyperstack.errors import GuestError
 from hyperstack.model import StreamKind
 
 OUT, ERR = StreamKind.STDOUT, StreamKind.STDERR
@@ -163,3 +166,22 @@ async def test_clients_that_left_a_silent_container_are_not_kept() -> None:
     for _ in range(100):
         hub.attach(tty=False, kinds=BOTH, stdin=False, end_input=True).close()
     assert len(hub.sessions) == 1
+
+
+class LostSink(Sink):
+    """A connection that is lost with the end of input on its way."""
+
+    async def eof(self) -> None:
+        raise GuestError("the connection to the agent was lost")
+
+
+async def test_an_end_of_input_that_was_lost_with_its_connection_is_said_again() -> None:
+    gate, lost, again = InputGate(), LostSink(), Sink()
+    gate.open(lost)
+    with pytest.raises(GuestError):
+        await session(gate).close_input()
+    gate.open(again)
+    await asyncio.sleep(0.01)
+    assert again.ended
+    await asyncio.wait_for(session(gate).write(b"late"), 1)
+    assert again.got == b""

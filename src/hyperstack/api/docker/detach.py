@@ -10,6 +10,8 @@ from hyperstack.errors import InvalidParameter
 
 DEFAULT = b"\x10\x11"
 MOST_KEYS = 32
+LONGEST = 256
+"""Characters of a bad sequence that are repeated to its sender."""
 _CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
@@ -18,12 +20,13 @@ def parse(text: str) -> bytes:
     if not text:
         return DEFAULT
     keys = text.split(",")
-    if len(keys) > MOST_KEYS:
-        raise InvalidParameter(f"Invalid detach keys provided: more than {MOST_KEYS} keys")
-    return bytes(_key(key) for key in keys)
+    codes = [_key(key) for key in keys[: MOST_KEYS + 1]]
+    if len(codes) > MOST_KEYS or None in codes:
+        raise InvalidParameter(f"Invalid detach keys ({text[:LONGEST]}) provided")
+    return bytes(code for code in codes if code is not None)
 
 
-def _key(key: str) -> int:
+def _key(key: str) -> int | None:
     if len(key) == 1 and key.isascii():
         return ord(key)
     name, _, letter = key.partition("-")
@@ -32,7 +35,7 @@ def _key(key: str) -> int:
             return _CONTROL[letter]
         if "a" <= letter <= "z":
             return ord(letter) - ord("a") + 1
-    raise InvalidParameter(f"Invalid detach keys provided: Unknown character: '{key}'")
+    return None
 
 
 class Detacher:

@@ -14,7 +14,7 @@ from hyperstack.api.docker.router import Router
 from hyperstack.api.docker.routes.containers import terminal_size
 from hyperstack.api.docker.schema.create import EXEC, EXEC_START, ExecStart
 from hyperstack.api.docker.schema.execution import exec_inspect
-from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.model import Exec, ExecConfig, StreamKind
 
 if TYPE_CHECKING:
@@ -31,10 +31,13 @@ def add_to(router: Router) -> None:
 
 async def create(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/exec``"""
-    config: ExecConfig = await request.object(EXEC, needed=True)
+    config: ExecConfig = await request.object(EXEC)
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
-    detach.parse(config.detach_keys)
+    try:
+        detach.parse(config.detach_keys)
+    except InvalidParameter:
+        raise InternalError(f"Invalid escape keys ({config.detach_keys}) provided") from None
     if not request.at_least("1.42"):
         config = msgspec.structs.replace(config, console_size=(0, 0))
     identifier = await engine.execs.create(request.name, config)
