@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 UNMOUNT = 70.0
 """Seconds within which a guest has unmounted a container's root."""
+VACATE = 120.0
+"""Seconds for all that a guest has to do when a container leaves it."""
 PERIOD = 100_000
 """Microseconds within which CPU time is counted."""
 BUSY, PAUSE = 5.0, 0.05
@@ -158,10 +160,12 @@ async def leave(core: Core, identifier: ContainerId, sandbox: Sandbox) -> None:
         if (container := core.table.find(identifier)) is not None:
             await in_any_case("networks", unplug(core, container, sandbox))
         try:
-            await _vacate(core, identifier, sandbox)
-        except HyperError as error:
+            async with asyncio.timeout(VACATE):
+                await _vacate(core, identifier, sandbox)
+        except (HyperError, TimeoutError) as error:
             if sandbox.machine.alive():
-                reason = f"it does not let go of container {identifier[:12]}: {error.message}"
+                words = str(error) or f"it took more than {VACATE:.0f} s"
+                reason = f"it does not let go of container {identifier[:12]}: {words}"
                 await core.sandboxes.condemn(sandbox, reason)
     if not others(sandbox, identifier):
         await core.sandboxes.end(sandbox, clean=sandbox.machine.alive())
