@@ -36,6 +36,8 @@ MOST = 256
 WINDOW = 128 << 10
 """Bytes on their way from a container to a socket."""
 PIECE = 64 << 10
+MOST_HANDLES = (1 << 30) - 1
+"""Streams are four times a handle, in 32 bits: a guest in a loop gets there in a week or two."""
 BUSY = 30.0
 """Seconds for a server with a full queue to take a connection."""
 PAUSE = 0.02
@@ -171,6 +173,8 @@ async def _carry(
     sandbox: Sandbox, agent: AgentClient, connection: int, sock: socket.socket
 ) -> None:
     handle = sandbox.next_handle()
+    if handle > MOST_HANDLES:
+        raise GuestError("a guest has opened more connections than can be counted")
     output = agent.open_output(handle * 4 + 2, window=WINDOW)
     sink = agent.open_input(handle * 4 + 1)
     answer = messages.SocketAnswer(connection=connection, output=output.id, input=sink.id)

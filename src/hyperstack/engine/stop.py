@@ -71,10 +71,10 @@ async def stop(
 
     Raises NotModified if it does not run.
     """
-    number = signal_number(signal or container.config.stop_signal or "TERM")
     await core.settled(container.id)
     if not container.state.status.is_up:
         raise NotModified(f"container {container.id} is already stopped")
+    number = signal_number(signal or container.config.stop_signal or "TERM")
     if timeout is None:
         timeout = container.config.stop_timeout
     seconds = DEFAULT_TIMEOUT if timeout is None else timeout
