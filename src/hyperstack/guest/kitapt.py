@@ -2,15 +2,18 @@
 
 The host's sources name the mirror and are otherwise left alone, as are its packages: lists, cache
 and status live in a temporary folder. Signatures are checked against Debian's archive keyring and
-nothing unsigned is taken (apt-secure(8)); hashes are those of the signed index. The host's apt.conf
-counts (proxies), but not its hooks.
+nothing unsigned is taken (apt-secure(8)); hashes are those of the signed index. One whose
+Valid-Until has passed is taken for a while, which is said: mirrors lag, and an older suite would be
+no newer. The host's apt.conf counts (proxies), but not its hooks.
 """
 
 from __future__ import annotations
 
+import email.utils
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hyperstack.errors import InternalError, Unavailable
@@ -25,6 +28,9 @@ KEYRINGS = (
 )
 FETCH_TIMEOUT = 600.0
 MAX_PACKAGES = 200
+MOST_AGE = timedelta(days=90)
+"""How old an index that has expired may be."""
+MAX_RELEASE = 1 << 20
 _ONE_LINE = re.compile(r"^\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+\S+\s+.*\bmain\b")
 _MIRROR = re.compile(r"^[a-z+]+:\S*/debian/?$")
 _HOOKS = (
@@ -100,6 +106,8 @@ class Suite:
     """The packages of which something is in the kit."""
     failure: str = ""
     """Why the index can't be used, in apt's words."""
+    expired: datetime | None = None
+    """When an index was made whose Valid-Until has passed."""
     _trees: dict[str, Path] = field(default_factory=dict)
     _index: dict[str, str] = field(default_factory=dict)
 
@@ -112,14 +120,29 @@ class Suite:
         (self.folder / "sources.list").write_text(
             f"deb [{options}] {self.mirror} {self.name} main\n"
         )
-        (self.folder / "apt.conf").write_text(self._configuration())
-        done = await self._apt("apt-get", "-qq", "--error-on=any", "update", check=False)
-        if done.returncode:
-            words = done.stderr.decode(errors="replace").splitlines()
-            self.failure = words[0].strip()[:300] if words else f"status {done.returncode}"
-        return not done.returncode
+        (self.folder / "apt.conf").write_text(self._configuration(check="true"))
+        await self._fetch_index()
+        if "is expired" in self.failure:
+            await self._take_expired()
+        return not self.failure
 
-    def _configuration(self) -> str:
+    async def _fetch_index(self) -> None:
+        done = await self._apt("apt-get", "-qq", "--error-on=any", "update", check=False)
+        words = done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"]
+        self.failure = words[0].strip()[:300] if done.returncode else ""
+
+    async def _take_expired(self) -> None:
+        (self.folder / "apt.conf").write_text(self._configuration(check="false"))
+        await self._fetch_index()
+        if self.failure:
+            return
+        made = _date(self.folder / "lists")
+        if made is None or datetime.now(UTC) - made > MOST_AGE:
+            when = "an unknown day" if made is None else f"{made:%Y-%m-%d}"
+            self.failure = f"its index has expired and is of {when}, over {MOST_AGE.days} days ago"
+        self.expired = made
+
+    def _configuration(self, *, check: str) -> str:
         at = self.folder
         lines = [
             f'Dir::Etc::sourcelist "{at}/sources.list";',
@@ -133,6 +156,7 @@ class Suite:
             'APT::Get::AllowUnauthenticated "false";',
             'Acquire::AllowInsecureRepositories "false";',
             'Acquire::AllowWeakRepositories "false";',
+            f'Acquire::Check-Valid-Until "{check}";',
             'Acquire::Languages "none";',
             *(f"#clear {name};" for name in _HOOKS),
         ]
@@ -208,11 +232,21 @@ class Suite:
 
 
 class Archive:
-    """The suites of one mirror, each opened when it is first asked."""
+    """The suites of one mirror, each opened when it is first asked.
 
-    def __init__(self, folder: Path, mirror: str, suites: Iterable[str] = SUITES) -> None:
+    *say* gets a line when an index is taken that has expired.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mirror: str,
+        suites: Iterable[str] = SUITES,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._folder = folder
         self._mirror = mirror
+        self._say = say
         self._names = tuple(suites)
         self._open: dict[str, Suite] = {}
 
@@ -234,6 +268,8 @@ class Archive:
         if name not in self._open:
             suite = Suite(name=name, folder=self._folder / name, mirror=self._mirror)
             await suite.update()
+            if suite.expired and not suite.failure:
+                self._say(f"the mirror lags: {name} is taken as of {suite.expired:%Y-%m-%d}")
             self._open[name] = suite
         return self._open[name]
 
@@ -242,6 +278,20 @@ class Archive:
         """Everything that was taken, sorted by name and suite."""
         taken = [p for suite in self._open.values() for p in suite.used.values()]
         return tuple(sorted(taken, key=lambda p: (p.name, p.suite)))
+
+
+def _date(lists: Path) -> datetime | None:
+    """Return when the one index in apt's folder of lists was made, as its signed Release says."""
+    for path in lists.glob("*Release"):
+        with path.open(errors="replace") as file:
+            text = file.read(MAX_RELEASE)
+        if found := re.search(r"^Date: (.{1,60})$", text, re.MULTILINE):
+            try:
+                made = email.utils.parsedate_to_datetime(found.group(1))
+            except ValueError:
+                return None
+            return made if made.tzinfo else made.replace(tzinfo=UTC)
+    return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ async def _build(kit_dir: Path, mirror: str, say: Callable[[str], None]) -> Kit:
 
 
 async def _assemble(work: Path, root: Path, mirror: str, say: Callable[[str], None]) -> Manifest:
-    archive = Archive(work / "apt", mirror)
+    archive = Archive(work / "apt", mirror, say=say)
     say("building agent and jail")
     await asyncio.to_thread(kitroots.add_native, root)
     say(f"fetching User Mode Linux from {mirror}")

@@ -17,6 +17,8 @@ MKFS_AT_LEAST = (1, 8)
 UML_FOLDERS = ("dev", "disks", "guest", "layers", "proc", "run", "tmp", "uml")
 UML_FILES = ("run/fs.sock", "run/none")
 """Where a socket of the host is bound, and an empty disk."""
+UML_AT_LEAST = (7, 2)
+"""user-mode-linux that can have a share: what 6.12 tells of its memory virtiofsd refuses."""
 QEMU_AT_LEAST = (7, 2)
 QEMU_FOLDERS = ("dev", "disks", "layers", "run")
 QEMU_FILES = ("run/fs.sock",)
@@ -53,7 +55,7 @@ def add_native(root: Path) -> None:
 
 async def add_uml(archive: Archive, root: Path) -> str:
     """Add User Mode Linux, its jail's root and its guest's modules; return the kernel's release."""
-    suite = await archive.suite_with("user-mode-linux")
+    suite = await archive.suite_with("user-mode-linux", UML_AT_LEAST)
     jail = root / "uml"
     _folders(jail, UML_FOLDERS)
     for name in UML_FILES:

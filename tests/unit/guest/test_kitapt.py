@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hyperstack.errors import Unavailable
+from hyperstack.guest import kitapt
 from hyperstack.guest.kitapt import KEYRINGS, Archive, host_mirror
 
 CLASSIC = """\
@@ -107,3 +113,52 @@ async def test_a_mirror_without_the_suite_is_told_in_one_sentence(tmp_path: Path
         await archive.suite_with("user-mode-linux", (7, 2))
     assert "user-mode-linux 7.2 or later" in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def _gpg(home: Path, *argv: str | Path) -> bytes:
+    done = subprocess.run(
+        ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--yes",
+         "--passphrase", "", *argv], check=True, capture_output=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A signer's home; its name is short, for the agent has a socket in it."""
+    home = Path(tempfile.mkdtemp(prefix="g"))
+    try:
+        _gpg(home, "--quick-generate-key", "Archive <archive@example>", "default", "sign", "1d")
+        yield home
+    finally:
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+        shutil.rmtree(home)
+
+
+@needs_apt
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed")
+@pytest.mark.parametrize(("age", "taken"), [(1, True), (30, True), (120, False)])
+async def test_a_mirror_that_lags_is_taken_for_a_while(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, age: int, taken: bool
+) -> None:
+    folder = _repository(tmp_path / "debian") / "dists" / "forky"
+    made = datetime.now(UTC) - timedelta(days=age)
+    text = (folder / "Release").read_text().splitlines()
+    text[3] = f"Date: {email.utils.format_datetime(made).replace('+0000', 'UTC')}"
+    until = email.utils.format_datetime(made + timedelta(days=7)).replace("+0000", "UTC")
+    (folder / "Release").write_text(
+        "\n".join([*text[:4], f"Valid-Until: {until}", *text[4:]]) + "\n"
+    )
+    _gpg(home, "--clearsign", "-o", folder / "InRelease", folder / "Release")
+    (tmp_path / "key.gpg").write_bytes(_gpg(home, "--export"))
+    monkeypatch.setattr(kitapt, "KEYRINGS", (tmp_path / "key.gpg",))
+    said: list[str] = []
+    mirror = f"file:{tmp_path / 'debian'}"
+    archive = Archive(tmp_path / "state", mirror, suites=("forky",), say=said.append)
+    if not taken:
+        with pytest.raises(Unavailable, match=f"is of {made:%Y-%m-%d}, over 90 days ago"):
+            await archive.suite_with("user-mode-linux")
+        return
+    suite = await archive.suite_with("user-mode-linux")
+    assert await suite.version("user-mode-linux") == "9"
+    assert said == ([f"the mirror lags: forky is taken as of {made:%Y-%m-%d}"] if age > 7 else [])
