@@ -7,9 +7,7 @@ word no security boundary.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import logging
 import os
 import platform
 import resource
@@ -17,22 +15,20 @@ import socket
 from pathlib import Path
 
 from hyperstack.config import Config
-from hyperstack.errors import GuestError, HyperError
+from hyperstack.errors import GuestError
 from hyperstack.guest.kit import Kit
 from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
-from hyperstack.platform.process import ProcessHandle, open_process
-from hyperstack.vmm import files
+from hyperstack.platform.process import ProcessHandle
+from hyperstack.vmm import files, launching
 from hyperstack.vmm.base import Capabilities, MachineRecord, MachineSpec, Runtime, Usable
 from hyperstack.vmm.console import Console
+from hyperstack.vmm.launching import DEVICES, missing_device
 from hyperstack.vmm.qemu import command, devices, qmp, verdict
 from hyperstack.vmm.qemu.machine import MONITOR, OWN_NEED, QemuMachine
 
-log = logging.getLogger(__name__)
-
 MiB = 1 << 20
 KVM = "/dev/kvm"
-DEVICES = ("/dev/null", "/dev/urandom", "/dev/net/tun")
 MAX_THREADS = 256
 """CPUs, and up to 64 that read and write disks for each of a few event loops."""
 MAX_FILES = 1024
@@ -103,34 +99,14 @@ class QemuDriver:
         self._check()
         spec = self._fitting(spec)
         slots = devices.assign_slots(spec.layers, spec.disks, spec.nics)
-        console = None
-        try:
-            self._link(spec)
-            console = Console.create(spec.run_dir / "console")
-            console.open()
-            process = await self._start(spec, slots, console)
-        except BaseException as error:
-            words = ""
-            if console is not None:
-                console.drain()
-                words = console.tail()
-                console.close()
-            _clear(spec)
-            if isinstance(error, HyperError) and not isinstance(error, GuestError):
-                raise GuestError(error.message, words) from error
-            raise
-        record = MachineRecord(
-            runtime=self._runtime,
-            pid=process.pid,
-            start_time=process.start_time,
-            uid=spec.uid,
-            sandbox_dir=str(spec.sandbox_dir),
-            run_dir=str(spec.run_dir),
-            kit=str(spec.kit),
-            slots=slots,
-            memory=spec.memory,
+        launched = await launching.launch(
+            spec,
+            self._runtime,
+            slots,
+            lambda: self._link(spec),
+            lambda console: self._start(spec, slots, console),
         )
-        return QemuMachine(record, process, console)
+        return QemuMachine(launched.record, launched.process, launched.console)
 
     def _check(self) -> None:
         """Refuse at once what would fail after a minute. An unknown KVM is tried: it was named."""
@@ -156,7 +132,11 @@ class QemuDriver:
         monitor = qmp.listen(spec.run_dir / MONITOR)
         writer = console.writer()
         try:
-            return await start(self._jail(spec, slots, writer, monitor), self._kit)
+            jailed = self._jail(spec, slots, writer, monitor)
+            return await launching.start(jailed, self._kit.jail)
+        except BaseException:
+            (spec.run_dir / MONITOR).unlink(missing_ok=True)
+            raise
         finally:
             os.close(writer)
             monitor.close()
@@ -195,43 +175,17 @@ class QemuDriver:
 
     async def adopt(self, record: MachineRecord) -> QemuMachine | None:
         """Find a machine of an earlier daemon; None if it is gone."""
-        process = open_process(record.pid, record.start_time)
-        if process is None:
-            return None
-        console = Console(Path(record.run_dir) / "console", ready=True)
-        try:
-            console.open()
-        except HyperError as error:
-            log.warning("%s; the machine runs on without it", error)
-        return QemuMachine(record, process, console)
+        found = launching.adopt(record)
+        return None if found is None else QemuMachine(found.record, found.process, found.console)
 
 
 def unusable(kit: Kit) -> str | None:
     """Say what QEMU lacks on this host, whatever accelerates it; None if nothing."""
     if platform.machine() != "x86_64":
         return f"the guest's kernel needs x86-64, not {platform.machine()}"
-    for device in DEVICES:
-        if not Path(device).is_char_device():
-            return f"{device} is missing (load the module tun)"
     if not kit.has_qemu:
         return "the guest kit has no QEMU; run 'hyper kit build'"
-    return None
-
-
-async def start(spec: jail.JailSpec, kit: Kit) -> ProcessHandle:
-    """Start a jailed VMM; whoever is cancelled meanwhile leaves none. Raises InternalError."""
-    started = asyncio.ensure_future(jail.launch(spec, kit.jail))
-    try:
-        return await asyncio.shield(started)
-    except asyncio.CancelledError:
-        # The launcher can't be interrupted half way: take what it made, and end it.
-        try:
-            process = await started
-            await process.kill()
-            process.close()
-        except HyperError as error:
-            log.debug("a cancelled launch failed by itself: %s", error)
-        raise
+    return missing_device()
 
 
 def limits(spec: MachineSpec, disk_size: int) -> dict[int, int]:
@@ -248,12 +202,3 @@ def limits(spec: MachineSpec, disk_size: int) -> dict[int, int]:
         resource.RLIMIT_NPROC: MAX_THREADS,
         resource.RLIMIT_NOFILE: MAX_FILES,
     }
-
-
-def _clear(spec: MachineSpec) -> None:
-    """Take away what a failed launch put into the sandbox's folders."""
-    for disk in (*spec.layers, *spec.disks):
-        for folder in ("layers", "disks"):
-            files.unlink(spec.sandbox_dir / folder, disk.name)
-    for name in ("console", MONITOR):
-        (spec.run_dir / name).unlink(missing_ok=True)

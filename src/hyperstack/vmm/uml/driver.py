@@ -7,20 +7,18 @@ memory. ``hyper-uml-fast`` uses a seccomp trap instead, which does not: there th
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import platform
 import resource
 from pathlib import Path
 
 from hyperstack.config import Config
-from hyperstack.errors import GuestError, HyperError
+from hyperstack.errors import GuestError
 from hyperstack.guest.kit import UML_KERNEL, Kit
 from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
-from hyperstack.platform.process import ProcessHandle, open_process
-from hyperstack.vmm import files
+from hyperstack.platform.process import ProcessHandle
+from hyperstack.vmm import files, launching
 from hyperstack.vmm.base import (
     Capabilities,
     MachineRecord,
@@ -30,15 +28,13 @@ from hyperstack.vmm.base import (
     most_processes,
 )
 from hyperstack.vmm.console import Console
+from hyperstack.vmm.launching import DEVICES, Launched, missing_device
 from hyperstack.vmm.uml import command
 from hyperstack.vmm.uml.disks import free_slot, link_disk
 from hyperstack.vmm.uml.machine import UmlMachine
 
-log = logging.getLogger(__name__)
-
 MiB = 1 << 20
 SHM = "/dev/shm"  # noqa: S108 -- in the jail, where nobody else is
-DEVICES = ("/dev/null", "/dev/urandom", "/dev/net/tun")
 MAX_LAYERS = 500
 PTRACE_ADMIN_ONLY = 2
 
@@ -77,9 +73,8 @@ class UmlDriver:
             return Usable(
                 ok=False, reason=f"User Mode Linux needs x86-64, not {platform.machine()}"
             )
-        for device in DEVICES:
-            if not Path(device).is_char_device():
-                return Usable(ok=False, reason=f"{device} is missing (load the module tun)")
+        if (missing := missing_device()) is not None:
+            return Usable(ok=False, reason=missing)
         if self._runtime == Runtime.UML and _ptrace_scope() >= PTRACE_ADMIN_ONLY:
             return Usable(
                 ok=False,
@@ -96,34 +91,14 @@ class UmlDriver:
         Raises GuestError if the jail or the kernel could not be started; nothing is left then.
         """
         slots = assign_slots(spec)
-        console = None
-        try:
-            self._link(spec)
-            console = Console.create(spec.run_dir / "console")
-            console.open()
-            process = await self._start(spec, slots, console)
-        except BaseException as error:
-            words = ""
-            if console is not None:
-                console.drain()
-                words = console.tail()
-                console.close()
-            _clear(spec)
-            if isinstance(error, HyperError) and not isinstance(error, GuestError):
-                raise GuestError(error.message, words) from error
-            raise
-        record = MachineRecord(
-            runtime=self._runtime,
-            pid=process.pid,
-            start_time=process.start_time,
-            uid=spec.uid,
-            sandbox_dir=str(spec.sandbox_dir),
-            run_dir=str(spec.run_dir),
-            kit=str(spec.kit),
-            slots=slots,
-            memory=spec.memory,
+        launched = await launching.launch(
+            spec,
+            self._runtime,
+            slots,
+            lambda: self._link(spec),
+            lambda console: self._start(spec, slots, console),
         )
-        return UmlMachine(record, process, console, command.umid(spec.id))
+        return _machine(launched)
 
     def _link(self, spec: MachineSpec) -> None:
         if len(spec.layers) > MAX_LAYERS:
@@ -139,20 +114,8 @@ class UmlDriver:
         self, spec: MachineSpec, slots: dict[str, int], console: Console
     ) -> ProcessHandle:
         writer = console.writer()
-        started = asyncio.ensure_future(
-            jail.launch(self._jail(spec, slots, writer), self._kit.jail)
-        )
         try:
-            return await asyncio.shield(started)
-        except asyncio.CancelledError:
-            # The launcher can't be interrupted half way: take what it made, and end it.
-            try:
-                process = await started
-                await process.kill()
-                process.close()
-            except HyperError as error:
-                log.debug("a cancelled launch failed by itself: %s", error)
-            raise
+            return await launching.start(self._jail(spec, slots, writer), self._kit.jail)
         finally:
             os.close(writer)
 
@@ -188,15 +151,13 @@ class UmlDriver:
 
     async def adopt(self, record: MachineRecord) -> UmlMachine | None:
         """Find a machine of an earlier daemon; None if it is gone."""
-        process = open_process(record.pid, record.start_time)
-        if process is None:
-            return None
-        console = Console(Path(record.run_dir) / "console", ready=True)
-        try:
-            console.open()
-        except HyperError as error:
-            log.warning("%s; the machine runs on without it", error)
-        return UmlMachine(record, process, console, Path(record.run_dir).name)
+        found = launching.adopt(record)
+        return None if found is None else _machine(found)
+
+
+def _machine(launched: Launched) -> UmlMachine:
+    umid = Path(launched.record.run_dir).name
+    return UmlMachine(launched.record, launched.process, launched.console, umid)
 
 
 def assign_slots(spec: MachineSpec) -> dict[str, int]:
@@ -237,11 +198,3 @@ def _ptrace_scope() -> int:
         return int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
     except (OSError, ValueError):
         return 0
-
-
-def _clear(spec: MachineSpec) -> None:
-    """Take away what a failed launch put into the sandbox's folders."""
-    for disk in (*spec.layers, *spec.disks):
-        for folder in ("layers", "disks"):
-            files.unlink(spec.sandbox_dir / folder, disk.name)
-    (spec.run_dir / "console").unlink(missing_ok=True)
