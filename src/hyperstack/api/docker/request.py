@@ -176,11 +176,17 @@ class Request:
         await self.connection.write(self._head(status, fields))
         return Stream(self, chunked=chunked)
 
-    async def hijack(self, content_type: str) -> Connection:
-        """Take the connection for a process's streams: 101 if the client asked to upgrade."""
+    async def hijack(self, content_type: str, *, standing: bool = False) -> Connection:
+        """Take the connection for a process's streams: 101 if the client asked to upgrade.
+
+        *standing*: with the headers that every other answer has, as dockerd does for execs alone.
+        """
+        fields = [("Content-Type", content_type)]
+        status = 200
         if self.head.upgrade:
-            return await self.upgrade("tcp", [("Content-Type", content_type)])
-        return await self._take_over(200, [("Content-Type", content_type)])
+            status = 101
+            fields += [("Connection", "Upgrade"), ("Upgrade", "tcp")]
+        return await self._take_over(status, [*fields, *(self.standing if standing else ())])
 
     async def upgrade(self, protocol: str, headers: Iterable[tuple[str, str]]) -> Connection:
         """Take the connection for another protocol, by 101."""

@@ -59,7 +59,8 @@ async def start(request: Request, engine: Engine) -> None:
     wire = await request.hijack(
         stdcopy.media_type(
             framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
-        )
+        ),
+        standing=True,
     )
     try:
         session = await engine.execs.start(
