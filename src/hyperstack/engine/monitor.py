@@ -11,7 +11,7 @@ from typing import Any
 from hyperstack.engine import (
     claims,
     health,
-    networking,
+    naming,
     remove,
     restart,
     siblings,
@@ -51,7 +51,7 @@ def dispatcher(core: Core, sandbox: Sandbox) -> Callable[[EventKind, Any], None]
                 if live.container.id == message.id:
                     _oom(core, live)
         elif kind == EventKind.DNS_QUERY and len(asked) < MOST_QUESTIONS:
-            task = core.tasks.start("dns", networking.answer_dns(core, sandbox, message))
+            task = core.tasks.start("dns", naming.answer_dns(core, sandbox, message))
             asked.add(task)
             task.add_done_callback(asked.discard)
         elif kind == EventKind.SOCKET_OPEN:

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from hyperstack.config import Config
-from hyperstack.engine import networking, wishes
+from hyperstack.engine import naming, networking, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.table import Table
 from hyperstack.errors import HyperError, InvalidParameter
@@ -109,7 +109,7 @@ async def add(parts: Parts, name: str, *networks: str, **host: object) -> Contai
 
 
 def answer(parts: Parts, container: Container, name: str, kind: int = 1) -> list[bytes] | None:
-    made = networking._own_answer(parts.core, container, dns.parse(query(name, kind)))
+    made = naming._own_answer(parts.core, container, dns.parse(query(name, kind)))
     return None if made is None else [data for _, data in read_records(made)]
 
 
@@ -149,8 +149,8 @@ async def test_nobody_is_found_on_the_default_bridge_or_on_another_network(parts
 async def test_an_internal_network_forwards_nothing(parts: Parts) -> None:
     inner = await add(parts, "inner1", "inner")
     both = await add(parts, "both", "inner", "blue")
-    assert not networking._leads_outside(parts.core, inner)
-    assert networking._leads_outside(parts.core, both)
+    assert not naming._leads_outside(parts.core, inner)
+    assert naming._leads_outside(parts.core, both)
     assert answer(parts, inner, "both") == [b"\xac\x13\0\3"]
 
 
