@@ -61,8 +61,8 @@ def test_aiodocker_finds_what_it_needs(host: Host) -> None:
     [
         ("auto", ()),
         ("1.24", ("the_system", "a_container", "output", "volumes")),
-        ("1.41", ("files", "networks", "events")),
-        ("1.47", ("images", "volumes")),
+        ("1.41", ("files", "networks")),
+        ("1.47", ("events", "volumes")),
     ],
 )
 def test_docker_py_finds_what_it_needs(host: Host, version: str, parts: tuple[str, ...]) -> None:
