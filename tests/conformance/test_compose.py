@@ -192,7 +192,8 @@ def test_events_of_a_project_are_told(project: Project, tmp_path: Path) -> None:
 
 def test_an_image_that_was_built_goes_to_its_registry_and_comes_back(project: Project) -> None:
     project.compose("push", "-q", "web")
-    image = project.compose("config", "--images", "web").out.split()[0]
+    images = project.compose("config", "--images", "web").out.split()  # those it depends on, too
+    image = next(name for name in images if name.endswith("/shop/web:v1"))
     project.host.docker("tag", image, "kept:latest")
     project.host.docker("rmi", "-f", image)
     project.compose("pull", "-q", "web")
