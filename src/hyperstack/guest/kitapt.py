@@ -157,6 +157,7 @@ class Suite:
             'Acquire::AllowInsecureRepositories "false";',
             'Acquire::AllowWeakRepositories "false";',
             f'Acquire::Check-Valid-Until "{check}";',
+            'Acquire::Check-Date "true";',
             'Acquire::Languages "none";',
             *(f"#clear {name};" for name in _HOOKS),
         ]
