@@ -1,8 +1,6 @@
 """Files from the net: ``ADD http://...``, and a build context or Dockerfile that is elsewhere.
 
-The address is the client's, the answer a stranger's: bounds on time and bytes, no credentials,
-redirects as ``image/transport.py`` has them. What comes is spooled and never executed or unpacked
-here.
+Fetched by the rules of ``image/fetch.py``; what comes is spooled, never executed or unpacked here.
 """
 
 from __future__ import annotations
@@ -14,47 +12,29 @@ import email.utils
 import os
 import posixpath
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 from yarl import URL
 
 from hyperstack.build import scan, spools
 from hyperstack.build.copying import Picked
 from hyperstack.build.options import Output
 from hyperstack.build.tree import Node, Tree
-from hyperstack.errors import (
-    Forbidden,
-    HyperError,
-    InternalError,
-    InvalidParameter,
-    NotFound,
-    Unauthorized,
-)
-from hyperstack.image import endpoints, tarfmt
+from hyperstack.errors import HyperError, InternalError
+from hyperstack.image import fetch, tarfmt
 from hyperstack.image.content import mapped
-from hyperstack.image.faults import Fault
 from hyperstack.image.progress import Progress
-from hyperstack.image.transport import Request, Transport
 
 MAX_SECONDS = 3600.0
 """For one file."""
 MAX_BYTES = 16 << 30
-MAX_WORDS = 32 << 10
-"""Bytes of a refusal that are shown."""
 PREAMBLE = 100
 """Bytes that tell what a file is if its server does not."""
 _EVERY = 1 << 20
 UNNAMED = "__unnamed__"
 _MTIME_MOST = 1 << 36
-_ERRORS: dict[int, type[HyperError]] = {
-    400: InvalidParameter,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-}
 _ARCHIVE = re.compile(r"application/((x-)?tar|(x-)?(gzip|bzip2?|xz))")
 TEXT = "text/plain"
 _UNKNOWN = ("", "application/octet-stream")
@@ -97,26 +77,8 @@ async def fetched(
     Raises InternalError for an answer that does not come, is too large or too slow; for a refusal
     the error of its status.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        path = stack.enter_context(spools.empty(folder))
-        try:
-            async with asyncio.timeout(MAX_SECONDS):
-                found = await _fetch(_url(address), address, path, _Told(say, status, context))
-        except TimeoutError:
-            raise InternalError(f'Get "{address}": more than {MAX_SECONDS:.0f} s') from None
-        except Fault as fault:
-            raise InternalError(fault.message) from fault
-        yield found
-
-
-def _url(address: str) -> URL:
-    try:
-        url = endpoints.address(address)
-    except ValueError as error:
-        raise InternalError(f'parse "{address}": {error}') from error
-    if not url.host:
-        raise InternalError(f'Get "{address}": http: no Host in request URL')
-    return url
+    with spools.empty(folder) as path:
+        yield await _fetch(address, path, _Told(say, status, context))
 
 
 class _Told:
@@ -137,55 +99,34 @@ class _Told:
             await self._say(Output(progress=line))
 
 
-async def _fetch(url: URL, address: str, path: Path, told: _Told) -> Fetched:
-    request = Request(method="GET", url=url)
-    async with Transport() as transport:
-        transport.name(url.host or "")
-        async with transport.open(request) as response:
-            if response.status >= 400:
-                raise await _refused(transport, url, address, response)
-            kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-            if told.context:
-                _check_type(kind, address)
-            total = max(response.content_length or 0, 0)
-            size = 0
-            with mapped("write a spool file"), path.open("wb") as file:
-                async for data in transport.chunks(request, response):
-                    size += len(data)
-                    if max(size, total) > MAX_BYTES:
-                        raise InternalError(f'Get "{address}": more than {MAX_BYTES >> 30} GiB')
-                    spools.check(path.parent, size - len(data), size)
-                    await asyncio.to_thread(file.write, data)
-                    await told.progress(size, total)
-            await told.progress(size, total, end=True)
-            return Fetched(
-                path=path,
-                size=size,
-                name=_name(url, response),
-                mtime=_time(response.headers.get("Last-Modified", "")),
-                media_type=kind.lower(),
-            )
+async def _fetch(address: str, path: Path, told: _Told) -> Fetched:
+    async with fetch.fetched(address, longest=MAX_SECONDS, most=MAX_BYTES) as body:
+        kind = body.headers.get("Content-Type", "").partition(";")[0].strip()
+        if told.context:
+            _check_type(kind, address)
+        size = 0
+        with mapped("write a spool file"), path.open("wb") as file:
+            async for data in body.chunks:
+                size += len(data)
+                spools.check(path.parent, size - len(data), size)
+                await asyncio.to_thread(file.write, data)
+                await told.progress(size, body.size)
+        await told.progress(size, body.size, end=True)
+        return Fetched(
+            path=path,
+            size=size,
+            name=_name(body.url, body.headers),
+            mtime=_time(body.headers.get("Last-Modified", "")),
+            media_type=kind.lower(),
+        )
 
 
-async def _refused(
-    transport: Transport, url: URL, address: str, response: aiohttp.ClientResponse
-) -> HyperError:
-    words = b""
-    async for data in transport.chunks(Request(method="GET", url=url), response):
-        words += data
-        if len(words) > MAX_WORDS:
-            break
-    text = words[:MAX_WORDS].decode("utf-8", "replace").strip()
-    kind = _ERRORS.get(response.status, InternalError)
-    return kind(f"failed to GET {address} with status {response.status} {response.reason}: {text}")
-
-
-def _name(url: URL, response: aiohttp.ClientResponse) -> str:
+def _name(url: URL, headers: Mapping[str, str]) -> str:
     """Return the file's name: the path's last component, else what the server says."""
     if not url.path.endswith("/"):
         return posixpath.basename(url.path)
     message = email.message.Message()
-    message["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+    message["Content-Disposition"] = headers.get("Content-Disposition", "")
     given = message.get_filename("")
     name = posixpath.basename(given) if not given.endswith("/") else ""
     return "" if name in (".", "..") or "\0" in name else name

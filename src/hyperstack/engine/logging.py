@@ -31,6 +31,8 @@ _OPTIONS = {
     "syslog": syslog.OPTIONS,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?\Z", re.IGNORECASE)
+UNASKED = 512 << 20
+"""Bytes of each of two files of a log that nobody has bounded: a guest may not fill the host."""
 _JOURNAL = Path("/run/systemd/journal/socket")
 FAILED = "failed to create task for container: failed to initialize logging driver: "
 
@@ -120,6 +122,8 @@ def _json_files(options: Mapping[str, str]) -> _Kept:
         raise InvalidParameter(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
         )
+    if not size:
+        return UNASKED, 2, False
     return size, files, compress
 
 

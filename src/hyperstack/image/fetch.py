@@ -1,8 +1,8 @@
-"""An archive from a web address, for ``import``: fetched within bounds, by transport.py's rules.
+"""A file from a web address, for ``import`` and ``build``: within bounds, by transport.py's rules.
 
 ``http`` and ``https`` alone; what the user named may be near (this host, its link), what it
 redirects to only then. A server that is silent or crawls is given up, and so is a body that is
-longer than a layer may be or takes longer than ``LONGEST``. Words and statuses are dockerd's.
+longer or takes longer than the caller allows. Words and statuses are dockerd's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -29,8 +29,9 @@ from hyperstack.image.faults import Fault, printable, status_line, unreachable
 from hyperstack.image.transport import Request, Transport
 
 LONGEST = 6 * 3600.0
-"""Seconds that all of it may take."""
+"""Seconds that an archive to import may take."""
 MAX_BYTES = 128 << 30
+"""Bytes that it may have."""
 MAX_WORDS = 1024
 """Bytes of a refusal that are told."""
 _KINDS: dict[int, type[HyperError]] = {
@@ -47,8 +48,11 @@ _PORT = re.compile(r"(?:\[[^\]]*\]|[^\[\]:]*)(?::([0-9]*))?\Z")
 class Fetched:
     """A body on its way: its bytes, if the server told how many (0 if not), and the chunks."""
 
+    url: URL
+    """Without redirects."""
     size: int
     chunks: AsyncGenerator[bytes, None]
+    headers: Mapping[str, str]
 
 
 def source_of(text: str) -> str:
@@ -76,22 +80,26 @@ def source_of(text: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def fetched(source: str) -> AsyncIterator[Fetched]:
-    """Open what lies at *source* (see ``source_of``).
+async def fetched(
+    source: str, *, longest: float = LONGEST, most: int = MAX_BYTES
+) -> AsyncIterator[Fetched]:
+    """Open what lies at *source*, an address with its scheme.
 
-    Raises InternalError if it can't be had, or what the server's refusal stands for.
+    *longest* is in seconds, for everything that the block does; *most* in bytes. Raises
+    InternalError if it can't be had, or what the server's refusal stands for.
     """
     url = _url(source)
     try:
-        async with asyncio.timeout(LONGEST), Transport() as transport:
+        async with asyncio.timeout(longest), Transport() as transport:
             transport.name(url.host or "")
             request = Request(method="GET", url=url)
             async with transport.open(request) as response:
                 if response.status >= 400:
                     raise await _refusal(transport, request, response)
-                chunks = _bounded(transport.chunks(request, response))
+                size = max(response.content_length or 0, 0)
+                chunks = _bounded(transport.chunks(request, response), source, size, most)
                 async with contextlib.aclosing(chunks):
-                    yield Fetched(size=response.content_length or 0, chunks=chunks)
+                    yield Fetched(url=url, size=size, chunks=chunks, headers=response.headers)
     except Fault as fault:
         raise InternalError(fault.message) from fault
     except TimeoutError as error:
@@ -131,11 +139,13 @@ async def _refusal(
     return kind(f"failed to GET {shown} with status {status_line(response.status)}: {told}")
 
 
-async def _bounded(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _bounded(
+    chunks: AsyncGenerator[bytes, None], source: str, announced: int, most: int
+) -> AsyncGenerator[bytes, None]:
     size = 0
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
             size += len(chunk)
-            if size > MAX_BYTES:
-                raise InternalError(f"the archive is longer than {MAX_BYTES >> 30} GiB")
+            if max(size, announced) > most:
+                raise InternalError(f'Get "{printable(source)}": more than {most >> 30} GiB')
             yield chunk
