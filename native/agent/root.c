@@ -141,13 +141,26 @@ static int make_folders(const char *id, struct failure *failure)
 }
 
 /* Without a disk the guest's memory takes the changes. */
+/* A disk that was just plugged in may have the node of one that was taken out before. */
+static int mount_ext4(const char *path, const char *target)
+{
+    for (int round = 0; round < BUSY_ROUNDS; round++) {
+        if (!mount(path, target, "ext4", 0, "discard,errors=remount-ro"))
+            return 0;
+        if (errno != ENXIO)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_MS * 1000000}, NULL);
+    }
+    return -1;
+}
+
 static int mount_disk(const char *id, const struct source_spec *disk, struct failure *failure)
 {
     char target[CONTAINER_PATH], path[PATH_MOST + 1];
     snprintf(target, sizeof target, "/c/%s/disk", id);
     if (disk->kind && disk_path(disk, path, failure))
         return -1;
-    int failed = disk->kind ? mount(path, target, "ext4", 0, "discard,errors=remount-ro")
+    int failed = disk->kind ? mount_ext4(path, target)
                             : mount("tmpfs", target, "tmpfs", 0, "mode=0700");
     if (failed)
         return fail_errno(failure, STAGE_ROOT, errno, "mounting disk %s", disk->path);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,23 @@ def _inspect(host: Host, name: str) -> dict[str, Any]:
 
 
 def _fetch(host: Host, port: int) -> str:
-    got = host.inside("busybox", "wget", "-qO-", f"http://127.0.0.1:{port}/page")
+    try:
+        got = host.inside("busybox", "wget", "-qO-", f"http://127.0.0.1:{port}/page")
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"no answer: {_plight(host)}") from error
     assert got.code == 0, got
     return got.out
+
+
+def _plight(host: Host) -> str:
+    """Say where a connection hangs: on the host, in the guest's network, or in its server."""
+    inner = "netstat -tn; ps; for p in /proc/[0-9]*; do echo $p $(cat $p/wchan $p/comm); done"
+    seen = (
+        host.inside("ss", "-tnpo"),
+        host.inside("nft", "list", "ruleset"),
+        host.docker("exec", "life", "sh", "-c", inner, check=False),
+    )
+    return "\n".join(f"{result.out}{result.err}" for result in seen)
 
 
 def _until(what: str, done: Any) -> None:

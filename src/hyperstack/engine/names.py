@@ -26,12 +26,11 @@ thompson torres transit turing univac vax whirlwind wiener wilkes wirth zuse
 
 
 def free(table: Table) -> str:
-    """Return a name that no container has."""
-    taken = {container.name for container in table}
+    """Return a name that no container has, nor one that is about to be."""
     for attempt in range(1000):
         name = f"{secrets.choice(_LEFT)}_{secrets.choice(_RIGHT)}"
         if attempt > 5:
             name += str(secrets.randbelow(10 * (attempt + 1)))
-        if name not in taken:
+        if not table.taken(name):
             return name
     return f"container_{secrets.token_hex(6)}"

@@ -84,6 +84,10 @@ class Table:
             )
         self._by_name[name] = container
 
+    def taken(self, name: str) -> bool:
+        """Tell whether a name belongs to a container or is reserved for one."""
+        return name in self._by_name
+
     def release_name(self, name: str, container: ContainerId) -> None:
         """Give a claimed name back if *container* holds it."""
         if self._by_name.get(name) == container:

@@ -276,7 +276,8 @@ def test_a_page_in_a_browser_gets_nothing_over_tcp(
 def test_a_name_never_becomes_a_path(daemon: Host, name: str) -> None:
     before = sorted(p.name for p in daemon.root.iterdir())
     status, _ = ask(daemon, "POST", "/volumes/create", {"Name": name})
-    assert status == 400
+    # A name that no file can have is the daemon's trouble, as dockerd sees it.
+    assert status == (500 if len(name) > 255 else 400)
     status, _ = ask(daemon, "DELETE", f"/volumes/{quote(name, safe='')}")
     assert status in (301, 400, 404)
     status, _ = ask(daemon, "POST", f"/containers/create?name={quote(name)}", {"Image": "busybox"})

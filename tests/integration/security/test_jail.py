@@ -324,7 +324,10 @@ async def test_a_launcher_that_is_missing_is_told(jails: Jails) -> None:
         (["--nonsense", "--", "x"], "unknown option --nonsense"),
         (["--root", "/", "--uid", "5x", "--", "x"], "not a number: 5x"),
         (["--root", "/", "--uid", "", "--", "x"], "not a number: "),
-        (["--root", "/", "--bind", "/", "/", "rx", "--", "x"], "a bind is ro or rw, not rx"),
+        (
+            ["--root", "/", "--bind", "/", "/", "rx", "--", "x"],
+            "a bind is ro, ro-top or rw, not rx",
+        ),
         (["--root", "/", "--uid", "9", "--filter", "/dev/null", "--", "x"], "not a system call"),
         (["--root", "/", "--limit", "7", "99999999999999999999", "--", "x"], "not a number"),
     ],
