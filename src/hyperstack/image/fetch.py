@@ -25,7 +25,7 @@ from hyperstack.errors import (
     Unauthorized,
 )
 from hyperstack.image.endpoints import address
-from hyperstack.image.faults import Fault, printable, status_line, unreachable
+from hyperstack.image.faults import Fault, printable, unreachable
 from hyperstack.image.transport import Request, Transport
 
 LONGEST = 6 * 3600.0
@@ -34,6 +34,8 @@ MAX_BYTES = 128 << 30
 """Bytes that it may have."""
 MAX_WORDS = 1024
 """Bytes of a refusal that are told."""
+MAX_REASON = 100
+"""Characters of the server's name for it."""
 _KINDS: dict[int, type[HyperError]] = {
     400: InvalidParameter,
     401: Unauthorized,
@@ -81,14 +83,17 @@ def source_of(text: str) -> str:
 
 @contextlib.asynccontextmanager
 async def fetched(
-    source: str, *, longest: float = LONGEST, most: int = MAX_BYTES
+    source: str, *, longest: float | None = None, most: int | None = None
 ) -> AsyncIterator[Fetched]:
     """Open what lies at *source*, an address with its scheme.
 
-    *longest* is in seconds, for everything that the block does; *most* in bytes. Raises
-    InternalError if it can't be had, or what the server's refusal stands for.
+    *longest* is in seconds, for everything that the block does, *most* in bytes; what is not said
+    is as for an archive to import. Raises InternalError if it can't be had, or what the server's
+    refusal stands for.
     """
     url = _url(source)
+    longest = LONGEST if longest is None else longest
+    most = MAX_BYTES if most is None else most
     try:
         async with asyncio.timeout(longest), Transport() as transport:
             transport.name(url.host or "")
@@ -136,7 +141,8 @@ async def _refusal(
     kind = _KINDS.get(response.status, InternalError)
     told = printable(words.decode(errors="replace"))
     shown = request.url.with_user(None) if request.url.user else request.url
-    return kind(f"failed to GET {shown} with status {status_line(response.status)}: {told}")
+    status = f"{response.status} {printable(response.reason or '')[:MAX_REASON]}"
+    return kind(f"failed to GET {shown} with status {status}: {told}")
 
 
 async def _bounded(
