@@ -124,7 +124,10 @@ def test_the_daemon_may_be_killed_at_any_instant(victim: Host) -> None:
     assert not clients.hung
     # Whoever was moving in or out of its machine when a daemon died is out.
     victim.docker("run", "--rm", "--network", "container:counter", "busybox", "true")
-    assert len(list((victim.data_root / "sandboxes").glob("*/disks/*"))) == 1
+    bound = time.monotonic() + 30
+    while len(disks := list((victim.data_root / "sandboxes").glob("*/disks/*"))) != 1:
+        assert time.monotonic() < bound, f"{disks}\n{victim.docker('ps', '-a').out}"
+        time.sleep(0.1)
     _check_counter(victim)
     _check_states(victim)
     victim.remove_everything()

@@ -314,6 +314,10 @@ async def test_the_next_daemon_adopts_a_machine_with_all_that_it_has(place: Plac
             assert "hot" not in str(machine.record.slots)
             for _ in range(2):
                 await machine.recover(["lost"], ["nic0"])
+            # One of which only the file was linked.
+            (room.sandbox_dir / "disks" / "early").touch()
+            await machine.recover(["early", "scratch"], [])
+            assert sorted(p.name for p in (room.sandbox_dir / "disks").iterdir()) == ["scratch"]
             assert machine.disk("scratch")
             await machine.add_disk(lost)
             await machine.add_nic(tap)

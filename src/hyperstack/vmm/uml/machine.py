@@ -110,6 +110,9 @@ class UmlMachine(RunningMachine):
                 name = (await self._mconsole.command(f"config ubd{slot}")).rpartition("/")[2]
                 if name in disks:
                     await self._remove_idle(f"ubd{slot}")
+            for name in disks:
+                # Perhaps it was but linked, or the kernel has given it back already.
+                if command.disk_key(name) not in used:
                     files.unlink(self._disks, name)
             known = _slots_of(used, "nic:")
             for slot in range(command.AGENT_NIC + 1, max(known, default=0) + len(nics) + 1):
