@@ -203,9 +203,12 @@ class World:
         return path
 
     def _connect(self) -> None:
+        # A new namespace takes over from the machine whether it routes (ip-sysctl.rst,
+        # devconf_inherit_init_net): the host of this world routes for nobody yet.
         shell(
             self.host,
             f"""
+            echo 0 > /proc/sys/net/ipv4/ip_forward
             ip link add eth0 type veth peer name eth1
             ip addr add {HOST}/24 dev eth0; ip -6 addr add {HOST6}/64 dev eth0 nodad
             ip link set eth0 up
