@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from tests.framework.host import DOCKER, Host
+from tests.framework.trouble import eventually
 
 
 def inspect(host: Host, name: str) -> dict[str, Any]:
@@ -15,60 +16,36 @@ def inspect(host: Host, name: str) -> dict[str, Any]:
     return found
 
 
+def listen(host: Host, name: str, trap: str, *options: str) -> None:
+    """Run a shell that has a trap; return when it has it: a signal before that is another test."""
+    script = f"trap {trap}; echo ready; while :; do sleep 0.1; done"
+    host.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", script)
+    eventually(lambda: host.docker("logs", name).out == "ready\n")
+
+
 def test_stop_is_a_signal_and_patience(host: Host) -> None:
-    host.docker(
-        "run",
-        "-d",
-        "--name",
-        "polite",
-        "busybox",
-        "sh",
-        "-c",
-        "trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done",
-    )
+    listen(host, "polite", "'echo bye; exit 7' TERM")
     host.docker("stop", "polite")
     assert inspect(host, "polite")["State"]["ExitCode"] == 7
-    assert host.docker("logs", "polite").out == "bye\n"
+    assert host.docker("logs", "polite").out == "ready\nbye\n"
 
 
 def test_stop_kills_what_does_not_listen(host: Host) -> None:
-    host.docker("run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; sleep 60")
+    listen(host, "deaf", "'' TERM")
     host.docker("stop", "-t", "1", "deaf")
     assert inspect(host, "deaf")["State"]["ExitCode"] == 137
 
 
 def test_a_stop_signal_of_ones_own(host: Host) -> None:
-    host.docker(
-        "run",
-        "-d",
-        "--name",
-        "usr",
-        "--stop-signal",
-        "USR1",
-        "busybox",
-        "sh",
-        "-c",
-        "trap 'exit 3' USR1; while :; do sleep 0.1; done",
-    )
+    listen(host, "usr", "'exit 3' USR1", "--stop-signal", "USR1")
     host.docker("stop", "usr")
     assert inspect(host, "usr")["State"]["ExitCode"] == 3
 
 
 def test_kill_with_a_signal_and_to_the_end(host: Host) -> None:
-    host.docker(
-        "run",
-        "-d",
-        "--name",
-        "kk",
-        "busybox",
-        "sh",
-        "-c",
-        "trap 'echo got' HUP; while :; do sleep 0.1; done",
-    )
-    time.sleep(0.3)
+    listen(host, "kk", "'echo got' HUP")
     host.docker("kill", "-s", "HUP", "kk")
-    time.sleep(0.5)
-    assert host.docker("logs", "kk").out == "got\n"
+    eventually(lambda: host.docker("logs", "kk").out == "ready\ngot\n")
     host.docker("kill", "kk")
     state = inspect(host, "kk")["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 137)
@@ -95,8 +72,7 @@ def test_pause_stops_time_and_unpause_goes_on(host: Host) -> None:
     refused = host.docker("exec", "pp", "true", check=False)
     assert "is paused" in refused.err
     host.docker("unpause", "pp")
-    time.sleep(0.4)
-    assert len(host.docker("logs", "pp").out) > len(before)
+    eventually(lambda: len(host.docker("logs", "pp").out) > len(before))
 
 
 def test_wait_tells_the_exit_code(host: Host) -> None:

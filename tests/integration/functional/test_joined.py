@@ -68,7 +68,7 @@ def test_each_of_them_is_a_container_of_its_own(host: Host, tmp_path: Path) -> N
     run(host, "guest", "--network", "container:owner", "-m", "64m", "--cpus", "0.5",
         "--health-cmd", "true", "--health-interval", "1s", "--stop-signal", "TERM", "busybox",
         "sh", "-c", 'trap "exit 7" TERM; echo mine; while :; do sleep 0.1; done')  # fmt: skip
-    assert host.docker("logs", "guest").out == "mine\n"
+    eventually(lambda: host.docker("logs", "guest").out == "mine\n")
     limits = sh(host, "guest", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max")
     assert limits.split() == [str(64 << 20), "50000", "100000"]
     sh(host, "guest", "echo text > /file")
