@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperstack.api.docker.errors import STATUS
 from hyperstack.api.docker.http1 import (
     MAX_CHUNK_LINE,
+    REASONS,
     BodyReader,
     ProtocolError,
     parse_head,
@@ -146,3 +148,8 @@ def test_any_head_is_parsed_or_refused(data: bytes) -> None:
 def test_a_header_value_cannot_end_its_line() -> None:
     head = response_head(200, [("Location", "/a\r\nSet-Cookie: x")])
     assert b"\r\nSet-Cookie" not in head
+
+
+def test_every_status_of_an_error_has_its_words() -> None:
+    assert set(STATUS.values()) <= set(REASONS)
+    assert response_head(429, ()).startswith(b"HTTP/1.1 429 Too Many Requests\r\n")

@@ -148,6 +148,17 @@ async def test_a_client_that_waits_is_told_to_go_on(api: Api) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("path", ["/ignore", "/nosuch"])
+async def test_nobody_is_told_to_go_on_after_the_answer(api: Api, path: str) -> None:
+    answer = await api.ask(
+        f"PUT {path} HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        "GET /hello HTTP/1.1\r\nHost: d\r\n\r\n".encode()
+    )
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in answer
+
+
 async def test_an_early_answer_reaches_a_client_that_still_sends(api: Api) -> None:
     reader, writer = await api.open()
     writer.write(b"PUT /ignore HTTP/1.1\r\nHost: d\r\nContent-Length: 50000000\r\n\r\n")
@@ -286,3 +297,20 @@ async def test_a_rebound_name_is_refused_on_tcp(tmp_path: Path, host: str, statu
         writer.write(f"GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert int((await reader.readline()).split()[1]) == status
         writer.close()
+
+
+async def test_a_client_that_does_not_read_its_events_loses_them(api: Api) -> None:
+    reader, writer = await api.open()
+    writer.write(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    connection = next(iter(api.server._connections))
+    assert connection._transport is not None
+    cut = False
+    for _ in range(200_000):
+        api.bus.publish("container", "create", "a" * 64, {"name": "n" * 400})
+        await asyncio.sleep(0)
+        assert connection._transport.get_write_buffer_size() < 4 << 20
+        if cut := not api.bus.listeners:
+            break
+    assert cut
+    writer.close()

@@ -1,7 +1,8 @@
 """Joins small writes that come in one turn of the event loop into one send.
 
 A log of short lines or a chatty process makes many small records; each alone would cost a system
-call. What is put here goes out when the loop turns, or at once when enough has come together.
+call. What is put here goes out when the loop turns, or at once when enough has come together; a
+client that does not read holds back small records as well as large ones.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class Sink(Protocol):
         """Send without waiting; nothing happens if the client is gone."""
         ...
 
+    async def drain(self) -> None:
+        """Wait while the client is slow. Raises ConnectionResetError."""
+        ...
+
 
 class Coalescer:
     """One writer's small parts on their way to a sink."""
@@ -41,8 +46,10 @@ class Coalescer:
         self._size += size
         if size >= LARGE or self._size >= FULL:
             await self.flush()
-        elif self._timer is None:
+            return
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_soon(self._turn)
+        await self._sink.drain()
 
     def _take(self) -> list[bytes]:
         parts, self._parts, self._size = self._parts, [], 0

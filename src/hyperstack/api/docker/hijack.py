@@ -35,6 +35,10 @@ class Wire(Protocol):
         """Send output without waiting."""
         ...
 
+    async def drain(self) -> None:
+        """Wait while the client is slow. Raises ConnectionResetError."""
+        ...
+
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back when the client is gone altogether."""
         ...

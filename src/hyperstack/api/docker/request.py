@@ -55,7 +55,7 @@ class Request:
         self.hijacked = False
         self.keep_alive = head.keep_alive
         self.body = http1.BodyReader(head.length)
-        self._continued = not head.expects_continue
+        self._continued = self.body.done or not head.expects_continue
 
     # --- what was asked
 
@@ -203,6 +203,9 @@ class Request:
         return self.connection
 
     def _head(self, status: int, fields: list[tuple[str, str]]) -> bytes:
+        if not self._continued:
+            # The client may send the body or keep it: only an end tells the next request from it.
+            self.keep_alive = False
         fields.append(("Date", _now()))
         if not self.keep_alive:
             fields.append(("Connection", "close"))
@@ -244,6 +247,10 @@ class Stream:
         if self._chunked:
             data = b"".join((http1.chunk(len(data)), data, http1.CHUNK_END))
         self._connection.send(data)
+
+    async def drain(self) -> None:
+        """Wait while the client is slow. Raises ConnectionResetError."""
+        await self._connection.drain()
 
     async def end(self) -> None:
         """Complete the body."""

@@ -172,10 +172,12 @@ class ApiServer:
 
 async def _read_head(connection: Connection) -> bytes | None:
     """Return a request's head without its blank line, None at the end of input."""
-    buffer = b""
+    buffer = bytearray()
+    searched = 0
     try:
         async with asyncio.timeout(IDLE_BOUND) as bound:
-            while (end := buffer.find(b"\r\n\r\n")) < 0:
+            while (end := buffer.find(b"\r\n\r\n", searched)) < 0:
+                searched = max(len(buffer) - 3, 0)
                 if len(buffer) > http1.MAX_HEAD:
                     raise http1.ProtocolError(431, "request header is too large")
                 data = await connection.read()
@@ -191,8 +193,8 @@ async def _read_head(connection: Connection) -> bytes | None:
         raise http1.ProtocolError(408, "request header did not arrive in time") from None
     if end > http1.MAX_HEAD:
         raise http1.ProtocolError(431, "request header is too large")
-    connection.unread(buffer[end + 4 :])
-    return buffer[:end]
+    connection.unread(bytes(buffer[end + 4 :]))
+    return bytes(buffer[:end])
 
 
 async def _refuse(connection: Connection, error: http1.ProtocolError) -> None:

@@ -164,6 +164,10 @@ class WebSocket:
         if not self._closed:
             self._connection.send(frame(BINARY, data) + data)
 
+    async def drain(self) -> None:
+        """Wait while the client is slow. Raises ConnectionResetError."""
+        await self._connection.drain()
+
     async def close(self, code: int = NORMAL) -> None:
         """Send the close frame, once."""
         if not self._closed:
