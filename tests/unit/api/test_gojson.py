@@ -138,6 +138,15 @@ def test_names_match_in_any_case_and_unknown_ones_are_ignored() -> None:
     assert body.host.privileged
 
 
+def test_broken_characters_are_replaced_as_go_replaces_them() -> None:
+    assert gojson.decode(b'["\\ud800","a\xffb","\\ud83d\\ude00","\\\\ud800"]') == [
+        "\ufffd",
+        "a\ufffdb",
+        "\U0001f600",
+        "\\ud800",
+    ]
+
+
 def test_a_command_may_be_a_string() -> None:
     body = read_create({"Image": "x", "Cmd": "ls", "Entrypoint": [], "HostConfig": {"CapAdd": "A"}})
     assert body.config.cmd == ("ls",)

@@ -12,6 +12,7 @@ from hyperstack.api.docker.http1 import (
     REASONS,
     BodyReader,
     ProtocolError,
+    head_end,
     parse_head,
     response_head,
 )
@@ -38,7 +39,13 @@ GOOD = b"GET / HTTP/1.1\r\nHost: d"
         (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked", 400),
         (GOOD + b"\r\nA : b", 400),
         (GOOD + b"\r\n folded", 400),
-        (GOOD + b"\r\nA: b\nC: d", 400),
+        (GOOD + b"\r\nA: b\rC: d", 400),
+        (b"GET x HTTP/1.1\r\nHost: d", 400),
+        (b"GET * HTTP/1.1\r\nHost: d", 400),
+        (b"GET /%zz HTTP/1.1\r\nHost: d", 400),
+        (b"GET / HTTX/1.1\r\nHost: d", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b", 400),
+        (GOOD + b"\r\nExpect: miracles", 417),
         (GOOD + b"\r\nA: b\x00c", 400),
         (GOOD + b"\r\nno colon", 400),
         (GOOD + b"\r\na: b" * 300, 431),
@@ -72,6 +79,27 @@ def test_a_head_is_taken_apart() -> None:
 )
 def test_connections_are_kept_as_the_version_says(line: bytes, headers: bytes, kept: bool) -> None:
     assert parse_head(line + b"\r\n" + headers).keep_alive is kept
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "host"),
+    [
+        (b"GET http://h:1/a?b=c HTTP/1.1", "/a?b=c", "h:1"),
+        (b"GET HTTPS://h HTTP/1.1", "", "h"),
+        (b"OPTIONS * HTTP/1.1", "*", "d"),
+        (b"GET /a%2fb HTTP/1.9", "/a%2fb", "d"),
+    ],
+)
+def test_targets_have_several_forms(line: bytes, target: str, host: str) -> None:
+    head = parse_head(line + b"\r\nHost: d")
+    assert (head.target, head.headers["host"]) == (target, host)
+
+
+def test_lines_of_a_head_may_end_with_a_line_feed_alone() -> None:
+    data = b"GET / HTTP/1.1\nHost: d\r\nA: b\n\nrest"
+    end, after = head_end(data, 0)
+    assert data[after:] == b"rest"
+    assert parse_head(data[:end]).headers == {"host": "d", "a": "b"}
 
 
 def test_an_upgrade_needs_the_connection_header() -> None:

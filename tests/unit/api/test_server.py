@@ -68,7 +68,30 @@ async def test_not_modified_has_no_body(api: Api) -> None:
 async def test_paths_with_doubled_slashes_are_redirected(api: Api) -> None:
     status, head, _ = await api.get("//hello")
     assert status == 301
-    assert b"Location: /hello" in head
+    assert b"Location: /hello\r\n" in head
+    _, head, _ = await api.get("//a%20b?q=%20&x")
+    assert b"Location: /a%20b?q=%20&x\r\n" in head
+
+
+async def test_who_is_too_old_for_json_is_told_in_plain_text(api: Api) -> None:
+    status, head, body = await api.get("/v1.9/hello")
+    assert status == 400
+    assert b"Content-Type: text/plain; charset=utf-8\r\n" in head
+    assert body.startswith(b"client version 1.9 is too old. ")
+
+
+async def test_what_is_no_http_is_told_in_plain_text(api: Api) -> None:
+    answer = await api.ask(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+    words = b"400 Bad Request: malformed Host header"
+    assert answer == (
+        b"HTTP/1.1 " + words + b"\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Connection: close\r\n\r\n" + words
+    )
+
+
+async def test_options_are_answered_whatever_the_path(api: Api) -> None:
+    for path, status in (("/nope", 200), ("*", 200), ("/v1.99/nope", 400)):
+        assert (await api.get(path, method="OPTIONS"))[0] == status
 
 
 async def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
@@ -180,6 +203,7 @@ async def _send_until_closed(writer: asyncio.StreamWriter, count: int) -> None:
 
 async def test_http_1_0_gets_its_answer_until_the_end_of_the_connection(api: Api) -> None:
     answer = await api.ask(b"GET /cut HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
     assert b"Transfer-Encoding" not in answer
     assert answer.endswith(b"\r\n\r\nhalf")
 

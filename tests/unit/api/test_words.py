@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hyperstack.api.docker import detach, filters, gotime, progress, stdcopy
 from hyperstack.api.docker.query import Query
-from hyperstack.api.docker.router import check_version, cleaned, split_version
+from hyperstack.api.docker.router import TooOld, check_version, cleaned, split_version
 from hyperstack.api.docker.routes.container_files import go_mode
 from hyperstack.errors import InvalidParameter
 from hyperstack.image.progress import Progress
@@ -23,6 +23,7 @@ from hyperstack.model import StreamKind
         ('{"label":{"a=b":true,"c":false}}', {"label": ["a=b", "c"]}),
         ('{"label":["a=b","a=b"]}', {"label": ["a=b"]}),
         ('{"a":null}', {"a": []}),
+        ('{"a":{"b":null},"c":[null]}', {"a": ["b"], "c": [""]}),
     ],
 )
 def test_filters_are_read_in_both_spellings(text: str, value: dict[str, list[str]]) -> None:
@@ -68,7 +69,22 @@ def test_numbers_are_refused_in_gos_words() -> None:
 
 def test_a_query_has_a_bound() -> None:
     with pytest.raises(InvalidParameter):
-        Query("&".join("a=b" for _ in range(2000)))
+        Query("&".join("a=b" for _ in range(2000))).text("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a=%zz&b=1", 'invalid URL escape "%zz"'),
+        ("b=1&a%2", 'invalid URL escape "%2"'),
+        ("b=1;a=2", "invalid semicolon separator in query"),
+    ],
+)
+def test_a_malformed_query_is_refused_where_it_is_read(text: str, sentence: str) -> None:
+    query = Query(text)
+    with pytest.raises(InvalidParameter) as refused:
+        query.text("c")
+    assert refused.value.message == sentence
 
 
 @pytest.mark.parametrize(
@@ -182,6 +198,8 @@ def test_progress_has_dockers_bar() -> None:
     [
         ("/v1.41/info", "1.41", "/info"),
         ("/info", None, "/info"),
+        ("/v1.51.0/info", "1.51.0", "/info"),
+        ("/v./info", ".", "/info"),
         ("/v1.x/info", None, "/v1.x/info"),
         ("/v1.41", None, "/v1.41"),
     ],
@@ -193,6 +211,13 @@ def test_a_version_is_taken_off_the_path(path: str, version: str | None, rest: s
 def test_versions_out_of_range_are_refused_in_dockers_words() -> None:
     assert check_version("1.24") == (1, 24)
     assert check_version("1.51") == (1, 51)
+    assert check_version("01.51.0") == (1, 51)
+    for text in ("1", "1.", ".", "1..24", "1.9"):
+        with pytest.raises(TooOld):
+            check_version(text)
+    for text in ("2", "1.51.1", "9" * 5000 + ".1"):
+        with pytest.raises(InvalidParameter, match="is too new"):
+            check_version(text)
     with pytest.raises(InvalidParameter) as old:
         check_version("1.20")
     assert old.value.message == (

@@ -34,10 +34,11 @@ def parse(text: str) -> Filters:
 def _values(value: object) -> list[str]:
     if value is None:
         return []
-    if isinstance(value, dict) and all(isinstance(on, bool) for on in value.values()):
+    # As Go reads them: null is false, which says nothing, or an empty text.
+    if isinstance(value, dict) and all(isinstance(on, bool | None) for on in value.values()):
         return list(value)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return list(dict.fromkeys(value))
+    if isinstance(value, list) and all(isinstance(item, str | None) for item in value):
+        return list(dict.fromkeys(item or "" for item in value))
     raise InvalidParameter("invalid filter")
 
 

@@ -103,7 +103,7 @@ class Int(Kind):
         if type(value) is int and self._low <= value <= self._high:
             return value
         error = where.mismatch(value, self.go_type)
-        if type(value) in (int, float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             error = InvalidParameter(error.message.replace("number", f"number {value}", 1))
         raise error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import msgspec
@@ -14,7 +15,29 @@ import msgspec
 from hyperstack.errors import InvalidParameter
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_decode = msgspec.json.Decoder().decode
+_LONE = re.compile(
+    rb"((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|((?<!\\)(?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""Escapes of surrogates: a pair, or one alone, after any number of escaped backslashes."""
+
+
+class Number(float):
+    """A number with fraction or exponent, which remembers its digits for what is said of it."""
+
+    def __new__(cls, text: str) -> Number:
+        """Read a number as JSON writes it."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_decode = msgspec.json.Decoder(float_hook=Number).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,10 +62,16 @@ def _valid(value: Any) -> Any:
 
 def decode(data: bytes) -> Any:
     """Parse a whole request body. Raises InvalidParameter in Go's words."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParameter(_syntax_error(data)) from None
+    for text in (data, _repaired(data)):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _decode(text)
+    raise InvalidParameter(_syntax_error(data))
+
+
+def _repaired(data: bytes) -> bytes:
+    """Return *data* with U+FFFD for what is no UTF-8 and for surrogates alone, as Go reads it."""
+    text = data.decode("utf-8", "replace").encode()
+    return _LONE.sub(lambda got: got[0] if got[2] else got[3] + b"\\ufffd", text)
 
 
 MOST_DEPTH = 300

@@ -1,8 +1,9 @@
 """HTTP/1.1 messages without sockets (RFC 9112): request heads, bodies and their exact bounds.
 
-Strict where a lenient reader could be told two stories by one message: lines end with CRLF, there
-is no folding, one Content-Length at most, none beside Transfer-Encoding, no other coding than
-chunked. What does not fit ends the connection.
+Strict where a lenient reader could be told two stories by one message: there is no folding, one
+Content-Length at most, none beside Transfer-Encoding, no other coding than chunked, and lines of
+chunks end with CRLF. What does not fit ends the connection, in the words of Go's ``net/http`` where
+it has some. As there, lines of a head may end with LF alone, for requests typed by hand.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ MAX_TRAILERS = 8 << 10
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _TARGET = re.compile(rb"[\x21-\x7e]+\Z")
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST = re.compile(r"[!$%&'()*+,\-.0-9:;=A-Z\[\]_a-z~]*\Z")
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
+_HEAD_END = re.compile(rb"\n\r?\n")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
 
@@ -51,10 +57,19 @@ REASONS = {
 class ProtocolError(Exception):
     """The peer does not speak HTTP/1.1 as it must; the connection ends after *status*."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str = "") -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+
+    @property
+    def answer(self) -> bytes:
+        """What the peer is told, in plain text and without a length, as Go's server tells it."""
+        words = f"{self.status} {REASONS[self.status]}"
+        if self.sentence:
+            words += f": {self.sentence}"
+        fields = "Content-Type: text/plain; charset=utf-8\r\nConnection: close"
+        return f"HTTP/1.1 {words}\r\n{fields}\r\n\r\n{words}".encode("latin-1", "replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +78,7 @@ class Head:
 
     method: str
     target: str
+    """Path and query; ``*`` for OPTIONS of the server itself."""
     minor: int
     """0 or 1: HTTP/1.0 or HTTP/1.1"""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -77,15 +93,31 @@ class Head:
         return self.minor == 1 and self.headers.get("expect", "").lower() == "100-continue"
 
 
+def head_end(buffer: bytes | bytearray, start: int) -> tuple[int, int]:
+    """Return where a head ends and what follows it begins, looking from *start*; -1: not yet."""
+    found = _HEAD_END.search(buffer, start)
+    if found is None:
+        return -1, -1
+    end = found.start()
+    return end - (buffer[end - 1 : end] == b"\r"), found.end()
+
+
 def parse_head(block: bytes) -> Head:
     """Parse everything before the blank line (without it). Raises ProtocolError."""
-    line, *rest = block.split(b"\r\n")
+    line, *rest = (line.removesuffix(b"\r") for line in block.split(b"\n"))
     method, target, minor = _request_line(line)
     if len(rest) > MAX_HEADERS:
         raise ProtocolError(431, "too many headers")
     headers = _headers(rest)
     if minor == 1 and "host" not in headers:
         raise ProtocolError(400, "missing required Host header")
+    if absolute := _ABSOLUTE.match(target):
+        # RFC 9112, 3.2.2: the target's authority counts, whatever Host says.
+        headers["host"] = absolute[1]
+        target = target[absolute.end() :]
+    _check_target(method, target, headers.get("host", ""))
+    if minor == 1 and headers.get("expect", "100-continue").lower() != "100-continue":
+        raise ProtocolError(417)
     tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
     return Head(
         method=method,
@@ -98,13 +130,26 @@ def parse_head(block: bytes) -> Head:
     )
 
 
+def _check_target(method: str, target: str, host: str) -> None:
+    path = target.partition("?")[0]
+    if not (path.startswith("/") or (method == "OPTIONS" and path == "*") or not path):
+        raise ProtocolError(400)
+    if _BAD_ESCAPE.search(path):
+        raise ProtocolError(400)
+    if not _HOST.match(host):
+        raise ProtocolError(400, "malformed Host header")
+
+
 def _request_line(line: bytes) -> tuple[str, str, int]:
     parts = line.split(b" ")
     if len(parts) != 3 or not _TOKEN.match(parts[0]) or not _TARGET.match(parts[1]):
-        raise ProtocolError(400, "malformed HTTP request line")
-    if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
-        raise ProtocolError(505, "HTTP version not supported")
-    return parts[0].decode("ascii"), parts[1].decode("ascii"), 1 if parts[2][-1:] == b"1" else 0
+        raise ProtocolError(400)
+    version = _VERSION.match(parts[2])
+    if version is None:
+        raise ProtocolError(400)
+    if version[1] != b"1":
+        raise ProtocolError(505, "unsupported protocol version")
+    return parts[0].decode("ascii"), parts[1].decode("ascii"), min(int(version[2]), 1)
 
 
 _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "expect"})
@@ -114,8 +159,10 @@ def _headers(lines: Iterable[bytes]) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.match(name) or not _VALUE.match(value):
-            raise ProtocolError(400, "malformed header")
+        if not colon or not _VALUE.match(value):
+            raise ProtocolError(400)
+        if not _TOKEN.match(name):
+            raise ProtocolError(400, "invalid header name")
         key = name.decode("ascii").lower()
         text = value.strip(b" \t").decode("latin-1")
         if key not in found:
@@ -133,7 +180,7 @@ def _length(headers: Mapping[str, str], minor: int) -> int | None:
         if length is not None or minor == 0:
             raise ProtocolError(400, "Transfer-Encoding does not go with this request")
         if coding.lower() != "chunked":
-            raise ProtocolError(501, "unsupported transfer encoding")
+            raise ProtocolError(501, "Unsupported transfer encoding")
         return None
     if length is None:
         return 0
@@ -184,7 +231,9 @@ class BodyReader:
         start = max(len(self._buffer) - 1, 0)
         before = len(self._buffer)
         self._buffer += data[: MAX_CHUNK_LINE + 2 - before]
-        end = self._buffer.find(b"\r\n", start)
+        end = self._buffer.find(b"\n", start) - 1
+        if end >= -1 and self._buffer[end : end + 1] != b"\r":
+            raise ProtocolError(400, "chunked line ends with bare LF")
         if end < 0:
             if len(self._buffer) >= MAX_CHUNK_LINE + 2:
                 raise ProtocolError(400, "chunk line too long")
@@ -201,7 +250,7 @@ class BodyReader:
         elif self._expect == b"size":
             match = _CHUNK.match(line)
             if match is None:
-                raise ProtocolError(400, "malformed chunked encoding")
+                raise ProtocolError(400, "invalid byte in chunk length")
             self._left = int(match[1], 16)
             if not self._left:
                 self._expect = b"trailer"
@@ -213,9 +262,9 @@ class BodyReader:
                 raise ProtocolError(431, "trailers too long")
 
 
-def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a response's status line and headers, blank line included."""
-    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
+def response_head(status: int, headers: Iterable[tuple[str, str]], minor: int = 1) -> bytes:
+    """Return a response's status line (HTTP/1.*minor*) and headers, blank line included."""
+    lines = [f"HTTP/1.{minor} {status} {REASONS.get(status, 'Unknown')}"]
     for name, value in headers:
         if "\r" in value or "\n" in value:
             value = " ".join(value.split())

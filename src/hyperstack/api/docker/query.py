@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl
 
 from hyperstack.errors import InvalidParameter
 
 MOST_FIELDS = 1000
 _FALSE = frozenset({"", "0", "no", "false", "none"})
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Take a query apart. Raises InvalidParameter in the words of Go's ``url.ParseQuery``."""
+    for field in text.split("&", MOST_FIELDS):
+        if ";" in field:
+            raise InvalidParameter("invalid semicolon separator in query")
+        for part in field.split("=", 1):
+            if bad := _BAD_ESCAPE.search(part):
+                shown = bad[0].replace("\\", "\\\\").replace('"', '\\"')
+                raise InvalidParameter(f'invalid URL escape "{shown}"')
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise InvalidParameter("invalid query string: too many parameters") from None
 
 
 class Query:
-    """The parameters of one request. A missing one is the empty string, as in Go."""
+    """The parameters of one request. A missing one is the empty string, as in Go.
+
+    A malformed query is an error of whoever asks for a parameter: raises InvalidParameter then.
+    """
 
     def __init__(self, text: str) -> None:
-        self._values: dict[str, list[str]] = {}
-        if not text:
-            return
-        try:
-            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
-        except ValueError:
-            raise InvalidParameter("invalid query string: too many parameters") from None
-        for key, value in pairs:
-            self._values.setdefault(key, []).append(value)
+        self._text = text
+        self._read: dict[str, list[str]] | None = None
+
+    @property
+    def _values(self) -> dict[str, list[str]]:
+        if self._read is None:
+            found: dict[str, list[str]] = {}
+            for key, value in _pairs(self._text) if self._text else ():
+                found.setdefault(key, []).append(value)
+            self._read = found
+        return self._read
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

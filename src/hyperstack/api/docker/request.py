@@ -123,7 +123,10 @@ class Request:
         given = self.head.headers.get("content-type", "")
         if self.has_body or given:
             check_json(given)
-        data = await self.read()
+        try:
+            data = await self.read()
+        except http1.ProtocolError as error:
+            raise http1.ProtocolError(error.status, f"invalid JSON: {error.sentence}") from error
         if not data.strip():
             if needed:
                 raise InvalidParameter("invalid JSON: got EOF while reading request body")
@@ -208,10 +211,10 @@ class Request:
             self.keep_alive = False
         fields.append(("Date", _now()))
         if not self.keep_alive:
-            fields.append(("Connection", "close"))
+            fields += [("Connection", "close")] if self.head.minor else []
         elif self.head.minor == 0:
             fields.append(("Connection", "keep-alive"))
-        return http1.response_head(status, fields)
+        return http1.response_head(status, fields, self.head.minor)
 
 
 def _now() -> str:

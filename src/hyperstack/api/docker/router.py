@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Request, "Engine"], Awaitable[None]]
 
-_VERSION = re.compile(r"/v([0-9]{1,3}(?:\.[0-9]{1,3})?)(/.*)\Z", re.DOTALL)
+_VERSION = re.compile(r"/v([0-9.]+)(/.*)\Z", re.DOTALL)
 _PARAMETER = re.compile(r"{(\w+)}")
 _SEGMENT = re.compile(r"<(\w+)>")
 
@@ -66,11 +66,25 @@ def split_version(path: str) -> tuple[str | None, str]:
     return (match[1], match[2]) if match else (None, path)
 
 
+class TooOld(InvalidParameter):
+    """The client speaks no version that is spoken here any more."""
+
+
+MOST_DIGITS = 20
+"""Digits of a version's number that are looked at: more than any version has."""
+
+
 def check_version(version: str) -> tuple[int, int]:
-    """Return a client's version. Raises InvalidParameter in Docker's words if it is not spoken."""
-    asked = version_tuple(version)
+    """Return a client's version. Raises InvalidParameter in Docker's words if it is not spoken.
+
+    As moby's ``versions.LessThan``: any number of parts, of which empty and missing ones are 0.
+    """
+    numbers = [int(part[:MOST_DIGITS] or "0") for part in version.split(".")]
+    while len(numbers) > 2 and not numbers[-1]:
+        numbers.pop()
+    asked = tuple([*numbers, 0][: max(len(numbers), 2)])
     if asked < version_tuple(MIN_API_VERSION):
-        raise InvalidParameter(
+        raise TooOld(
             f"client version {version} is too old. Minimum supported API version is "
             f"{MIN_API_VERSION}, please upgrade your client to a newer version"
         )
@@ -78,7 +92,7 @@ def check_version(version: str) -> tuple[int, int]:
         raise InvalidParameter(
             f"client version {version} is too new. Maximum supported API version is {API_VERSION}"
         )
-    return asked
+    return asked[0], asked[1]
 
 
 def cleaned(path: str) -> str:

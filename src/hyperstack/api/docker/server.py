@@ -13,13 +13,20 @@ import platform
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from hyperstack.api.docker import errors, http1
 from hyperstack.api.docker.connection import Connection
 from hyperstack.api.docker.hangup import HangupWatch
 from hyperstack.api.docker.request import UNVERSIONED, BodyTooLarge, Request
-from hyperstack.api.docker.router import Route, Router, check_version, cleaned, split_version
+from hyperstack.api.docker.router import (
+    Route,
+    Router,
+    TooOld,
+    check_version,
+    cleaned,
+    split_version,
+)
 from hyperstack.errors import Forbidden, HyperError, InvalidParameter, NotFound
 
 if TYPE_CHECKING:
@@ -90,13 +97,8 @@ class ApiServer:
             await _refuse(connection, error)
             return False
         path, _, query = head.target.partition("?")
-        try:
-            request = Request(head, connection, query)
-        except InvalidParameter as error:
-            request = Request(head, connection, "")
-            await self._fail(request, error)
-        else:
-            await self._answer(request, path)
+        request = Request(head, connection, query)
+        await self._answer(request, path)
         return await _finish(request)
 
     async def _answer(self, request: Request, path: str) -> None:
@@ -122,17 +124,18 @@ class ApiServer:
 
     async def _route(self, request: Request, target: str) -> Route | None:
         """Find the handler. None: answered already. Raises NotFound or InvalidParameter."""
-        path = unquote(target)
-        if (clean := cleaned(path)) != path:
+        path, method = unquote(target), request.head.method
+        if path == "*":
             request.standing = ()
-            await request.answer(301, headers=[("Location", clean)])
-            return None
-        version, path = split_version(path)
-        if request.head.method == "OPTIONS":
             await request.answer(200)
             return None
-        found = self._router.find(request.head.method, path)
-        if found is None or "\0" in path:
+        if (clean := cleaned(path)) != path:
+            request.standing = ()
+            await request.answer(301, headers=[("Location", _location(clean, request))])
+            return None
+        version, path = split_version(path)
+        found = self._router.find(method, path)
+        if found is None and method != "OPTIONS":
             request.standing = ()
             raise NotFound("page not found")
         if version is not None:
@@ -141,6 +144,9 @@ class ApiServer:
             except InvalidParameter:
                 request.standing = UNVERSIONED
                 raise
+        if found is None:
+            await request.answer(200)
+            return None
         route, request.params = found
         return route
 
@@ -166,8 +172,19 @@ class ApiServer:
             log.log(level, "%s %s: %s", request.head.method, request.head.target[:200], error)
         if status == 304:
             await request.answer(304)
+        elif isinstance(error, TooOld):
+            # Errors are JSON since API 1.23: who is older than that is told in plain text.
+            headers = [("X-Content-Type-Options", "nosniff")]
+            text = f"{error.message}\n".encode()
+            await request.answer(status, text, "text/plain; charset=utf-8", headers)
         else:
             await request.answer(status, errors.body_of(error.message))
+
+
+def _location(path: str, request: Request) -> str:
+    """Return where a request is sent: *path* as Go's ``net/url`` writes it, with its query."""
+    separator, query = request.head.target.partition("?")[1:]
+    return quote(path, safe="/$&+,:;=@~") + separator + query
 
 
 async def _read_head(connection: Connection) -> bytes | None:
@@ -176,7 +193,7 @@ async def _read_head(connection: Connection) -> bytes | None:
     searched = 0
     try:
         async with asyncio.timeout(IDLE_BOUND) as bound:
-            while (end := buffer.find(b"\r\n\r\n", searched)) < 0:
+            while (ends := http1.head_end(buffer, searched))[0] < 0:
                 searched = max(len(buffer) - 3, 0)
                 if len(buffer) > http1.MAX_HEAD:
                     raise http1.ProtocolError(431, "request header is too large")
@@ -191,20 +208,14 @@ async def _read_head(connection: Connection) -> bytes | None:
         if not buffer:
             return None
         raise http1.ProtocolError(408, "request header did not arrive in time") from None
-    if end > http1.MAX_HEAD:
+    if ends[0] > http1.MAX_HEAD:
         raise http1.ProtocolError(431, "request header is too large")
-    connection.unread(bytes(buffer[end + 4 :]))
-    return bytes(buffer[:end])
+    connection.unread(bytes(buffer[ends[1] :]))
+    return bytes(buffer[: ends[0]])
 
 
 async def _refuse(connection: Connection, error: http1.ProtocolError) -> None:
-    body = errors.body_of(error.sentence)
-    fields = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Connection", "close"),
-    ]
-    await connection.write(http1.response_head(error.status, fields) + body)
+    await connection.write(error.answer)
     await connection.linger()
 
 

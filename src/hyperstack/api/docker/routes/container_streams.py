@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -21,6 +22,8 @@ from hyperstack.model import Container, LogQuery, LogRecord, Status
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 
 
 def add_to(router: Router) -> None:
@@ -137,7 +140,7 @@ def _log_query(request: Request) -> LogQuery:
         follow=query.flag("follow"),
         since_ns=parse_unix(since or "0"),
         until_ns=parse_unix(until) if until not in ("", "0") else 0,
-        tail=int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 10 else -1,
+        tail=max(-1, int(tail)) if _NUMBER.match(tail) else -1,
     )
 
 
