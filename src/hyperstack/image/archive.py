@@ -49,10 +49,12 @@ class Archive:
         if match and file.digest != f"sha256:{match[1]}":
             raise InvalidParameter(f"blob {name} of the archive does not have the digest it claims")
         self._files[name] = file
+        self._links.pop(name, None)
 
     def link(self, name: str, target: str) -> None:
-        """Note a link to another file's name."""
+        """Note a link to another file's name; whatever came last under a name counts."""
         self._links[name] = target
+        self._files.pop(name, None)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all files."""

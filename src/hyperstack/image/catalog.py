@@ -128,7 +128,8 @@ class Catalog:
         entry = self._entries[image]
         for name in list(entry.names):
             self.unname(name)
-        entry.manifests, entry.hidden = [], True
+        self._forget_manifests(entry)
+        entry.hidden = True
         entry.base = replace(entry.base, parent="")
 
     def drop(self, image: str) -> None:
@@ -136,9 +137,15 @@ class Catalog:
         entry = self._entries.pop(image)
         for name in list(entry.names):
             self._names.pop(name, None)
+        self._forget_manifests(entry)
         for other in self._entries.values():
             if other.base.parent == image:
                 other.base = replace(other.base, parent="")
+
+    def _forget_manifests(self, entry: Entry) -> None:
+        for manifest in entry.manifests:
+            self._manifests.pop(manifest.digest, None)
+        entry.manifests = []
 
     # Questions
 

@@ -2,7 +2,8 @@
 
 Every chunk goes to both. If the connection breaks, the next request asks for the rest; bytes that
 an earlier pull left are hashed by the content store and fed to the layer first. Nothing counts
-before the blob's digest and the layer's diff id have been verified.
+before the blob's digest and the layer's diff id have been verified. Layers are made side by side,
+but shown as extracted from the lowest one up, as Docker extracts them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ class Download:
         blob: Descriptor,
         diff_id: Digest,
         reporter: Reporter,
+        below: Download | None = None,
     ) -> None:
         self.id = short(blob.digest)
+        self.done = asyncio.Event()
+        """Set when the layer and all below it are complete."""
+        self._below = below
         self._images = images
         self._repository = repository
         self._blob = blob
@@ -56,17 +61,24 @@ class Download:
                 await self._extract()
             else:
                 await self._get(ingest)
-        self._reporter.bar("Extracting", self.id, self._blob.size, self._blob.size)
+        # Without a place or a lock: the layer below may need them.
+        if self._below is not None:
+            await self._below.done.wait()
+        self._extracted(self._blob.size)
         self._reporter.say("Pull complete", self.id)
+        self.done.set()
+
+    def _extracted(self, done: int) -> None:
+        if self._below is None or self._below.done.is_set():
+            self._reporter.bar("Extracting", self.id, done, self._blob.size)
 
     async def _extract(self) -> None:
         """Make the layer of a blob that is here."""
-        size = self._blob.size
         await self._images.layers.apply(
             self._diff_id,
             self._images.content.path(self._blob.digest),
             self._blob.media_type,
-            lambda done: self._reporter.bar("Extracting", self.id, done, size),
+            self._extracted,
         )
 
     async def _get(self, ingest: Ingest) -> None:
@@ -91,7 +103,6 @@ class Download:
     async def _store(self, ingest: Ingest) -> None:
         await ingest.commit()
         self._reporter.say("Download complete", self.id)
-        self._reporter.bar("Extracting", self.id, self._blob.size, self._blob.size)
 
     async def _feed(self, ingest: Ingest, layer: LayerWriter) -> None:
         """Give the layer what is here of the blob already."""

@@ -230,7 +230,8 @@ class Pull:
         pairs = {layer.digest: (layer, id) for layer, id in zip(layers, diff_ids, strict=True)}
         missing: list[Download] = []
         for layer, diff_id in pairs.values():
-            job = Download(self._images, repository, layer, diff_id, self._reporter)
+            below = missing[-1] if missing else None
+            job = Download(self._images, repository, layer, diff_id, self._reporter, below)
             if self._images.content.has(layer.digest) and self._images.layers.has(diff_id):
                 self._reporter.say("Already exists", job.id)
             else:

@@ -53,10 +53,7 @@ async def prune(store: ImageStore, filters: Filters) -> tuple[list[Removed], int
         if diff_id in store.catalog.layers
     }
     done: list[Removed] = []
-    for image in _candidates(store, filters):
-        tagged = bool(image.names)
-        if tagged and only_dangling:
-            continue
+    for image in _candidates(store, filters, only_dangling=bool(only_dangling)):
         names = [n.canonical() for n in store.catalog.names(image.id)]
         for ref in names or [image.id]:
             done += await _quietly(store, ref)
@@ -66,7 +63,7 @@ async def prune(store: ImageStore, filters: Filters) -> tuple[list[Removed], int
     return done, freed
 
 
-def _candidates(store: ImageStore, filters: Filters) -> list[Image]:
+def _candidates(store: ImageStore, filters: Filters, *, only_dangling: bool) -> list[Image]:
     until = _until(filters.get("until", []))
     wanted = label_test(filters.get("label", []))
     unwanted = [label_test([value]) for value in filters.get("label!", [])]
@@ -76,7 +73,11 @@ def _candidates(store: ImageStore, filters: Filters) -> list[Image]:
         if (until is None or image.created_ns < until)
         and wanted(image)
         and not any(test(image) for test in unwanted)
-        and (image.names or image.repo_digests or not store.catalog.children(image.id))
+        and not (only_dangling and image.names)
+        and (
+            not store.catalog.children(image.id)
+            or (not only_dangling and bool(image.names or image.repo_digests))
+        )
     ]
 
 

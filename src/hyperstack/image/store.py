@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hyperstack.config import Config
-from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.events import EventBus
 from hyperstack.guest.kit import Kit
 from hyperstack.image import configfile, rows
@@ -120,7 +120,7 @@ class ImageStore:
         return rows.Addition(
             image=rows.ImageRow(
                 id=f"sha256:{hashlib.sha256(config).hexdigest()}",
-                parent=parent,
+                parent=parent if self.catalog.visible(parent) else "",
                 config=config,
                 added_ns=now,
                 tagged_ns=now if names else 0,
@@ -152,9 +152,11 @@ class ImageStore:
             catalog.name(name, new.image.id)
 
     async def tag(self, image: str, reference: Reference) -> None:
-        """Give an image (full id) a name, with tag or digest."""
+        """Give an image (full id) a name, with tag or digest. Raises NotFound if it is gone."""
         name = name_of(reference)
         async with self.lock:
+            if not self.catalog.visible(image):
+                raise NotFound(f"No such image: {image}")
             now = time.time_ns()
             await rows.put_name(self.db, name, image, now)
             self.catalog.name(name, image, now)

@@ -322,6 +322,32 @@ async def test_what_is_no_archive_is_refused(images: ImageService, data: bytes) 
         await collected(images.load(body(data)))
 
 
+async def test_what_comes_last_under_a_name_counts(images: ImageService) -> None:
+    layer = files(a=b"a")
+    first, last = (
+        json.dumps(
+            {
+                "os": "linux",
+                "comment": why,
+                "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+            }
+        ).encode()
+        for why in ("first", "last")
+    )
+    items = [{"Config": "c", "Layers": ["l"], "RepoTags": ["twice:1"]}]
+
+    def build(tar: tarfile.TarFile) -> None:
+        entry(tar, "c", SYM, link="elsewhere")
+        entry(tar, "c", data=first)
+        entry(tar, "real", data=last)
+        entry(tar, "c", SYM, link="real")
+        entry(tar, "l", data=layer)
+        entry(tar, "manifest.json", data=json.dumps(items).encode())
+
+    await collected(images.load(body(made(build))))
+    assert images.get("twice:1").comment == "last"
+
+
 async def test_loading_a_name_that_is_taken_says_so(images: ImageService) -> None:
     first = await imported(images, "base")
     saved = await whole(images.save(["base"]))

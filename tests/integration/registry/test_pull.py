@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,20 @@ async def test_zstd_plain_and_repeated_layers_come_too(
     assert lines[-1][1].startswith("Status: Downloaded")
     assert {x.diff_id for x in layers} == layer_files(images)
     assert images.manifest_of(built.id).data == built.manifest
+
+
+async def test_layers_are_shown_as_complete_from_the_lowest_up(
+    registry: Registry, images: RegistrySide
+) -> None:
+    layers = [layer({"large": noise(4_000_000)}), *(layer({f"f{n}": b"x"}) for n in range(5))]
+    publish(registry.base, "foo/ordered", "v1", image(layers))
+    lines = await everything(pull(images, f"{registry.host}/foo/ordered", "v1"))
+    complete = [line.id for line in lines if line.status == "Pull complete"]
+    assert complete == [one.short for one in layers]
+    states = [(line.id, line.status) for line in lines]
+    for below, one in pairwise(layers):
+        before = states.index((below.short, "Pull complete"))
+        assert states.index((one.short, "Extracting")) > before
 
 
 async def test_an_image_of_127_layers_comes(registry: Registry, images: RegistrySide) -> None:

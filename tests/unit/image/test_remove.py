@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hyperstack.errors import Conflict, InternalError, InvalidParameter, NotFound
+from hyperstack.image import rows as tables
 from hyperstack.image.catalog import chain_ids
+from hyperstack.image.reference import Reference
 from hyperstack.image.remove import Removed, prune, remove
-from hyperstack.image.rows import load
 from hyperstack.model import Status
 from tests.unit.image.stores import Rows, open_store
 
@@ -44,7 +46,7 @@ async def test_the_last_name_takes_the_image_and_its_layers_along(rows: Rows) ->
     ]
     assert events(rows) == ["untag", "delete"]
     assert len(rows.store.catalog) == 0
-    left = load(rows.store.db)
+    left = tables.load(rows.store.db)
     assert (left.images, left.names, left.layers) == ([], {}, [])
 
 
@@ -131,11 +133,11 @@ async def test_a_stopped_container_keeps_the_layers_of_a_forced_removal(rows: Ro
     with pytest.raises(NotFound):
         store.catalog.get(image)
     assert store.catalog.find(image) is not None
-    assert len(load(store.db).layers) == 1
+    assert len(tables.load(store.db).layers) == 1
     rows.containers.clear()
     await store.drop_hidden()
     assert store.catalog.find(image) is None
-    assert load(store.db).layers == []
+    assert tables.load(store.db).layers == []
 
 
 async def test_a_running_container_cannot_be_overruled(rows: Rows) -> None:
@@ -227,6 +229,30 @@ async def test_prune_of_all_spares_only_what_is_used(rows: Rows) -> None:
     done, _ = await prune(rows.store, {"dangling": ["false"]})
     assert ("untagged", "app:2") in done
     assert [image.id for image in rows.store.catalog] == [used]
+
+
+async def test_prune_spares_what_has_only_a_digest_and_a_child_unless_all_is_asked_for(
+    rows: Rows,
+) -> None:
+    base = await rows.image(f"app@{DIGEST}")
+    child = await rows.image("child:1", parent=base, layers=("a", "b"))
+    assert await prune(rows.store, {}) == ([], 0)
+    await prune(rows.store, {"dangling": ["false"]})
+    assert not {base, child} & {image.id for image in rows.store.catalog}
+
+
+async def test_a_name_for_an_image_that_goes_meanwhile_is_refused_and_leaves_nothing(
+    rows: Rows,
+) -> None:
+    image = await rows.image("app:1")
+    async with rows.store.lock:
+        tagging = asyncio.create_task(rows.store.tag(image, Reference.parse("late:1")))
+        await asyncio.sleep(0)
+        await tables.remove(rows.store.db, tables.Removal(images=[image]))
+        rows.store.catalog.drop(image)
+    with pytest.raises(NotFound, match="No such image"):
+        await tagging
+    assert tables.load(rows.store.db).names == {}
 
 
 async def test_prune_takes_whole_nameless_families(rows: Rows) -> None:
