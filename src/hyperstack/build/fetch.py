@@ -64,7 +64,7 @@ def is_git(address: str) -> bool:
     """Tell whether a context is a git repository, as Docker tells it by its address alone."""
     if is_url(address):
         return re.search(r"\.git(?:#.+)?\Z", address) is not None
-    return address.startswith(("git://", "ssh://", "github.com/", "git@"))
+    return address.startswith(("git://", "github.com/", "git@"))
 
 
 @contextlib.asynccontextmanager

@@ -7,14 +7,15 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-from hyperstack.build import context, fetch, instructions, shell, spools
+from hyperstack.build import context, fetch, git, instructions, shell, spools
 from hyperstack.build.bench import Bench
 from hyperstack.build.builder import LAYERS, Builder, Say
+from hyperstack.build.gitjail import GitJails
 from hyperstack.build.options import BuildOptions, Output
 from hyperstack.build.pulling import check_platform
 from hyperstack.build.sources import Digests
 from hyperstack.build.tree import Tree
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.ids import short
 from hyperstack.image.reference import Reference
 from hyperstack.image.service import ImageService
@@ -28,10 +29,11 @@ WAITING = 64
 class BuildService:
     """The classic builder. One per daemon."""
 
-    def __init__(self, folder: Path, images: ImageService, bench: Bench) -> None:
+    def __init__(self, folder: Path, images: ImageService, bench: Bench, gits: GitJails) -> None:
         self._folder = folder
         self._images = images
         self._bench = bench
+        self._gits = gits
         self._digests = Digests()
         self._places = asyncio.Semaphore(MOST_BUILDS)
         self._clear()
@@ -41,6 +43,7 @@ class BuildService:
         for pattern in (f"{spools.PREFIX}*", f"{LAYERS}*"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
+        self._gits.clear()
 
     async def build(
         self, options: BuildOptions, body: AsyncIterator[bytes]
@@ -122,30 +125,40 @@ class BuildService:
         if address:
             async for _ in body:
                 pass  # a context that nobody wants; its end says that the client waits
-            if fetch.is_git(address):
-                raise NotImplementedHere(
-                    "a git repository as a remote context is not supported by this engine: clone "
-                    "it and send its files, as docker build does"
-                )
-            if not fetch.is_url(address):
-                raise InternalError(f"remoteURL ({address}) could not be recognized as URL")
-            download = fetch.fetched(address, self._folder, say, status=address, context=True)
-            try:
-                found = await stack.enter_async_context(download)
-            except HyperError as error:
-                if error.message.startswith("error detecting"):
-                    raise
-                words = f"error downloading remote context {address}: {error.message}"
-                raise type(error)(words) from error
+        if address and fetch.is_git(address):
+            async with git.fetched(address, self._gits) as tar:
+                tree = await self._tree(tar, stack)
+        elif address:
+            found = await self._download(address, say, stack)
             if await asyncio.to_thread(fetch.is_dockerfile, found, address):
                 return None, context.text_of(found.path, found.size)
-            body = fetch.content(found)
+            tree = await self._tree(fetch.content(found), stack)
+        else:
+            tree = await self._tree(body, stack)
+        return tree, context.take_dockerfile(tree, options.dockerfile)
+
+    async def _tree(self, body: AsyncIterator[bytes], stack: contextlib.AsyncExitStack) -> Tree:
+        """Spool a tar, which stays while *stack* does, and read it. Raises InternalError."""
         try:
             spool = await stack.enter_async_context(context.spooled(body, self._folder))
-            tree = await context.load(spool)
+            return await context.load(spool)
         except InvalidParameter as error:
             raise InternalError(error.message) from error
-        return tree, context.take_dockerfile(tree, options.dockerfile)
+
+    async def _download(
+        self, address: str, say: Say, stack: contextlib.AsyncExitStack
+    ) -> fetch.Fetched:
+        """Fetch a context or Dockerfile, which stays while *stack* does. Raises HyperError."""
+        if not fetch.is_url(address):
+            raise InternalError(f"remoteURL ({address}) could not be recognized as URL")
+        download = fetch.fetched(address, self._folder, say, status=address, context=True)
+        try:
+            return await stack.enter_async_context(download)
+        except HyperError as error:
+            if error.message.startswith("error detecting"):
+                raise
+            words = f"error downloading remote context {address}: {error.message}"
+            raise type(error)(words) from error
 
 
 def _names(tags: tuple[str, ...]) -> list[Reference]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from hyperstack.build.gitjail import GitJails
 from hyperstack.build.service import BuildService
 from hyperstack.config import Config
 from hyperstack.engine import reconcile, runtimes, volumes
@@ -88,13 +89,14 @@ class Engine:
         images = ImageService(config, db, kit, self.events)
         network = SandboxNetwork(config)
         manager = NetworkManager(config, db, network, self.events)
+        cgroups = Cgroups.detect()
         core = self._core = Core(
             config=config,
             db=db,
             table=Table(db),
             events=self.events,
             images=images,
-            sandboxes=Sandboxes(config, db, kit, machines, network, Cgroups.detect(), self._tasks),
+            sandboxes=Sandboxes(config, db, kit, machines, network, cgroups, self._tasks),
             networks=manager,
             volumes=LocalVolumes(config, db, self.events),
             tasks=self._tasks,
@@ -115,7 +117,9 @@ class Engine:
         self.execs = ExecService(core)
         self.images = images
         bench = Workbench(core)
-        self.builds = BuildService(config.data_root / "tmp", images, bench)
+        folder = config.data_root / "tmp"
+        gits = GitJails(config, kit, cgroups, folder)
+        self.builds = BuildService(folder, images, bench, gits)
         self._tasks.start("builds of an earlier daemon", bench.recover())
         self.networks = NetworkService(core)
         self.volumes = volumes.VolumeService(core)

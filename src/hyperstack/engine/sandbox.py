@@ -170,9 +170,12 @@ class Sandboxes:
         return self._cgroups.usage(sandbox)
 
     def reserve_uid(self) -> int:
-        """Take a host uid that no sandbox runs as. Raises InternalError when all are taken."""
+        """Take a host uid that no sandbox runs as. Raises InternalError when all are taken.
+
+        The last is that of layers' conversions (``image/erofs.py``), the one before it git's.
+        """
         base, count = self._config.uid_base, self._config.uid_count
-        for uid in range(base, base + count - 1):
+        for uid in range(base, base + count - 2):
             if uid not in self._uids:
                 self._uids.add(uid)
                 return uid

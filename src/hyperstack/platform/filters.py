@@ -21,7 +21,8 @@ from hyperstack.errors import InternalError
 CLONE_NEW = 0x7E020080
 """All CLONE_NEW* bits of clone(2), CLONE_NEWTIME among them."""
 ADDR_NO_RANDOMIZE = 0x0040000
-AF_UNIX = 1
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+SOCK_STREAM, SOCK_DGRAM, _KIND = 1, 2, 0xF
 RLIMIT_STACK, RLIMIT_NOFILE = 3, 7
 _SPECIAL = 0o7000
 """The setuid, setgid and sticky bits of a mode."""
@@ -36,6 +37,8 @@ class Program(StrEnum):
     QEMU = "qemu"
     MKFS_EROFS = "mkfs.erofs"
     VIRTIOFSD = "virtiofsd"
+    GIT = "git"
+    """With what it starts: its helpers, the shell of its scripts, ssh, tar."""
 
     def names(self) -> frozenset[str]:
         """Return the system calls that the program may use."""
@@ -102,6 +105,13 @@ name_to_handle_at openat2 rename renameat renameat2 removexattr rmdir seccomp se
 setgroups setpriority setresgid setresuid setsid setxattr splice symlink symlinkat sync
 syncfs tkill truncate utimensat chdir
 """,
+    Program.GIT: _BASE
+    + _EVENTS
+    + _SOCKETS
+    + """
+chdir copy_file_range fchdir fork getpgrp kill link linkat mincore mkdir mkdirat rename renameat
+renameat2 rmdir sendfile setpgid setsid symlink symlinkat sync_file_range truncate utimensat vfork
+""",
 }
 
 _PRCTL = (1, 2, 3, 4, 15, 16, 21, 22, 23, 38, 39, 47, 0x53564D41)
@@ -125,6 +135,7 @@ _IOCTLS: dict[Program, tuple[tuple[int, int], ...]] = {
     ),
     Program.MKFS_EROFS: _BASE_IOCTLS,
     Program.VIRTIOFSD: _BASE_IOCTLS,
+    Program.GIT: _BASE_IOCTLS,
 }
 """Requests as (wanted, mask): whole numbers, or all of one driver's by its letter."""
 
@@ -160,11 +171,17 @@ def _add_checked(made: pyseccomp.SyscallFilter, program: Program) -> None:
         # A kernel that panics sends itself SIGABRT until that fails and then exits. As the first
         # process of its namespace it can't be killed by itself and would spin for ever.
         made.add_rule(allow, "kill", arg(1, pyseccomp.NE, signal.SIGABRT))
+    if program in (Program.UML, Program.GIT):
         # A guest may change the mode of its disk (hostfs): no setuid file may come of it.
         for name in ("chmod", "fchmod"):
             made.add_rule(allow, name, arg(1, masked, _SPECIAL, 0))
     if program != Program.MKFS_EROFS:
         made.add_rule(allow, "socket", arg(0, equal, AF_UNIX))
+    if program == Program.GIT:
+        made.add_rule(allow, "fchmodat", arg(2, masked, _SPECIAL, 0))
+        for family in (AF_INET, AF_INET6):
+            for kind in (SOCK_STREAM, SOCK_DGRAM):
+                made.add_rule(allow, "socket", arg(0, equal, family), arg(1, masked, _KIND, kind))
     for wanted, mask in _IOCTLS[program]:
         made.add_rule(allow, "ioctl", arg(1, masked, mask, wanted))
     _add_limits(made)

@@ -7,11 +7,14 @@ A socket stays in the namespace in which it was made: ``socket_in`` is all that 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +26,9 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 MNT_DETACH = 2
+_SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1
+_IFREQ_FLAGS, _IFREQ_ADDRESS = struct.Struct("16sh22x"), struct.Struct("16sHH4s16x")
+"""A struct ifreq with flags, and with an IPv4 address (netdevice(7))."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +59,37 @@ def create(path: Path) -> None:
             raise
     except OSError as error:
         raise InternalError(f"a network namespace can't be made: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def passing() -> Iterator[Path]:
+    """Make a namespace with loopback up that nothing but this process keeps; blocking, brief.
+
+    It has no name that a killed daemon would leave; its path counts while the block runs, for this
+    process's children too. Raises InternalError if the kernel refuses.
+    """
+
+    def work() -> int:
+        _call("unshare", CLONE_NEWNET)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, _IFREQ_FLAGS.pack(b"lo", _IFF_UP))
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    try:
+        fd = in_thread(work)
+    except OSError as error:
+        raise InternalError(f"a network namespace can't be made: {error.strerror}") from error
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def add_to_loopback(address: str) -> None:
+    """Make an IPv4 address loopback's in the caller's namespace. Raises OSError."""
+    request = _IFREQ_ADDRESS.pack(b"lo:1", socket.AF_INET, 0, socket.inet_aton(address))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFADDR, request)
 
 
 def restore(path: Path, pid: int) -> bool:
