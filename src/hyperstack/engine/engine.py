@@ -137,9 +137,11 @@ class Engine:
             return
         core, self._core = self._core, None
         core.closing = True
-        for live in list(core.live.values()):
+        lives = list(core.live.values())
+        for live in lives:
             await live.detach()
         await self._tasks.aclose()
+        await asyncio.gather(*(live.log.flushed() for live in lives))
         await core.sandboxes.detach()
         await core.networks.close()
         await core.images.close()
