@@ -10,87 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
 import logging
 import os
-import shutil
 import struct
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from hyperstack.engine.logline import (
+    PART,
+    escape,
+    escape_all_but_newlines,
+    may_be_long,
+    parts,
+    stamp,
+)
+from hyperstack.engine.logqueue import Line, Partial, Sender
+from hyperstack.engine.logrotate import Compressor, shift
 from hyperstack.errors import InternalError
+from hyperstack.ids import new_id
 from hyperstack.model import StreamKind
 
 log = logging.getLogger(__name__)
 
-PART = 16 * 1024
-"""Longest text of one record; a longer line is cut (moby's copier does the same)."""
-
-MANY_KINDS = 8
-"""Kinds of escaped bytes from which on one look at every byte is cheaper than one pass for each."""
 _STATE = struct.Struct("<8sQQQQQ")
 _MAGIC = b"hyperlg1"
-_PLAIN = bytes(n for n in range(32, 128) if chr(n) not in '"\\<>&') + b"\n"
-"""Bytes that stand for themselves in the log, and the newline."""
-_ESCAPES = {
-    ord("\\"): b"\\\\",
-    ord('"'): b'\\"',
-    ord("\r"): b"\\r",
-    **{n: b"\\u%04x" % n for n in (*b"<>&", *range(32)) if n not in b"\r\n"},
-}
-_EACH = tuple(_ESCAPES.get(n, bytes([n])) for n in range(256))
-_SEPARATORS = (("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"))
 _KINDS = (StreamKind.STDOUT, StreamKind.STDERR)
-
-
-def escape(text: bytes) -> bytes:
-    """Return bytes as the inside of a JSON string, escaped as Docker's log does."""
-    return _escape_all_but_newlines(text).replace(b"\n", b"\\n")
-
-
-def _escape_all_but_newlines(text: bytes) -> bytes:
-    # Whatever a guest writes, no step here is taken in Python for each byte or line. To delete what
-    # is plain is eight times as fast as to search for what is not by a regular expression.
-    rest = text.translate(None, _PLAIN)
-    if not rest:
-        return text
-    present = [byte for byte in _ESCAPES if byte in rest]
-    if len(present) > MANY_KINDS and len(rest) > len(text) // 4:
-        text = b"".join(map(_EACH.__getitem__, text))
-    else:
-        # The backslash goes first: the others' escapes are made of it.
-        for byte in present:
-            text = text.replace(b"%c" % byte, _ESCAPES[byte])
-    return text if rest.isascii() else _as_utf8(text)
-
-
-def _as_utf8(text: bytes) -> bytes:
-    """Replace what is not UTF-8, byte by byte as in Go, and escape Unicode's line separators.
-
-    No control character but the newline is left in *text*.
-    """
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        # Python's own replacement on the way out is a question mark: \x01 stands for real ones.
-        marked = text.replace(b"?", b"\x01").decode("utf-8", "surrogateescape")
-        text = marked.encode("utf-8", "replace").replace(b"?", b"\xef\xbf\xbd")
-        text = text.replace(b"\x01", b"?")
-    for separator, escaped in _SEPARATORS:
-        text = text.replace(separator, escaped)
-    return text
-
-
-def stamp(time_ns: int) -> str:
-    """Return a time as RFC 3339 with nanoseconds, as Go prints it (no trailing zeros)."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,28 +55,28 @@ class LogSettings:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-class Sender(Protocol):
-    """Where records go besides the file (a driver that can't be read)."""
-
-    def put(self, kind: StreamKind, line: bytes, time_ns: int) -> None:
-        """Take a record, without its end of line."""
-        ...
-
-    async def room(self) -> None:
-        """Wait until it can take more."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        ...
-
-
 class _Stream:
     """One stream's way into the log: what is stored, and the unfinished line after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: StreamKind) -> None:
+        self.kind = kind
         self.taken = 0
         self.pending = bytearray()
+        self._before: Line | None = None
+        """The part that came last of a line that is longer than a record and has not ended."""
+
+    def line(self, part: bytes, time_ns: int) -> Line:
+        """Return a record as drivers get it; parts of a line have the time of the first."""
+        before, ended = self._before, part.endswith(b"\n")
+        partial = None
+        if before is not None and before.partial is not None:
+            partial = Partial(id=before.partial.id, ordinal=before.partial.ordinal + 1, last=ended)
+            time_ns = before.time_ns
+        elif not ended:
+            partial = Partial(id=new_id(), ordinal=1, last=False)
+        made = Line(kind=self.kind, text=part.removesuffix(b"\n"), time_ns=time_ns, partial=partial)
+        self._before = None if ended else made
+        return made
 
 
 class LogWriter:
@@ -154,12 +101,15 @@ class LogWriter:
         """Set at every record and at the end; each reader that follows has its own."""
         self.closed = False
         self._generation = generation
-        self._streams = {kind: _Stream() for kind in _KINDS}
+        self._streams = {kind: _Stream(kind) for kind in _KINDS}
         self._log = -1
         self._size = 0
         self._whole = 0
         """Size of the log up to its last complete record."""
         self._complained = False
+        self._compressor: Compressor | None = None
+        if settings.compress and settings.path is not None:
+            self._compressor = Compressor(settings.path)
         attributes = dict(settings.attributes)
         self._state = -1
         self._attributes = (
@@ -251,6 +201,11 @@ class LogWriter:
         if self._sender is not None:
             await self._sender.room()
 
+    async def flushed(self) -> None:
+        """Wait, not for long, until what goes elsewhere has gone there."""
+        if self._sender is not None:
+            await self._sender.flushed()
+
     def finish(self, kind: StreamKind) -> None:
         """Store the stream's unfinished last line: nothing more comes."""
         stream = self._streams[kind]
@@ -262,23 +217,25 @@ class LogWriter:
     def _write(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
         if not text:
             return
+        stream = self._streams[kind]
+        end = stream.taken + len(text)
         if self.settings.path is not None and not self.closed:
-            self._try_to_put(kind, text, time_ns)
+            self._try_to_put(stream, text, time_ns)
         if self._sender is not None and not self.closed:
-            for part in _parts(text.split(b"\n")):
-                self._sender.put(kind, part.removesuffix(b"\n"), time_ns)
-        self._streams[kind].taken += len(text)
+            for part in parts(text.split(b"\n")):
+                self._sender.put(stream.line(part, time_ns))
+        stream.taken = end
         # Unrecorded, the next daemon cuts the end of the log off and asks the agent for it again.
         with contextlib.suppress(OSError):
             self._store()
         self._notify()
 
-    def _try_to_put(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
+    def _try_to_put(self, stream: _Stream, text: bytes, time_ns: int) -> None:
         assert self.settings.path is not None
         try:
             if self._log < 0:
                 self._open_log(self.settings.path)
-            self._put(kind, text, time_ns)
+            self._put(stream, text, time_ns)
             self._complained = False
         except OSError as error:
             if not self._complained:
@@ -289,9 +246,9 @@ class LogWriter:
                     os.ftruncate(self._log, self._whole)
                     self._size = self._whole
 
-    def _put(self, kind: StreamKind, text: bytes, time_ns: int) -> None:
+    def _put(self, stream: _Stream, text: bytes, time_ns: int) -> None:
         tail = b'","stream":"%s",%s"time":"%s"}\n' % (
-            kind.encode(),
+            stream.kind.encode(),
             self._attributes,
             stamp(time_ns).encode(),
         )
@@ -299,16 +256,17 @@ class LogWriter:
         count = text.count(b"\n") + 1
         # The longest that these records can be: a byte is escaped by six at most.
         if bound and self._size + len(text) * 6 + count * (len(tail) + 8) >= bound:
-            for part in _parts(text.split(b"\n")):
-                if self._size >= bound:
+            for part in parts(text.split(b"\n")):
+                if self._is_full():
                     self._rotate()
                 self._out(b'{"log":"' + escape(part) + tail)
-        elif _may_be_long(text) or not text.endswith(b"\n"):
-            parts = _parts(text.split(b"\n"))
-            self._out(b"".join(b'{"log":"' + escape(part) + tail for part in parts))
+                stream.taken += len(part)
+        elif may_be_long(text) or not text.endswith(b"\n"):
+            cut = parts(text.split(b"\n"))
+            self._out(b"".join(b'{"log":"' + escape(part) + tail for part in cut))
         else:
             between = b"\\n" + tail + b'{"log":"'
-            inner = _escape_all_but_newlines(text[:-1]).replace(b"\n", between)
+            inner = escape_all_but_newlines(text[:-1]).replace(b"\n", between)
             self._out(b'{"log":"' + inner + b"\\n" + tail)
 
     def _out(self, record: bytes) -> None:
@@ -319,29 +277,29 @@ class LogWriter:
             view = view[written:]
         self._whole = self._size
 
+    def _is_full(self) -> bool:
+        if self._size < self.settings.max_size:
+            return False
+        # Somebody may have emptied it by hand.
+        self._size = self._whole = os.fstat(self._log).st_size
+        return self._size >= self.settings.max_size
+
     def _rotate(self) -> None:
-        """Move the full log to ``.1``, ``.1`` to ``.2`` ..., and begin a new one."""
+        """Make the full log the first of the old ones, and begin a new one.
+
+        What was taken is recorded before, so that a daemon that is killed in between has nothing
+        of it again.
+        """
         path = self.settings.path
         assert path is not None
+        self._store()
         os.close(self._log)
         self._log = -1
-        suffix = ".gz" if self.settings.compress else ""
-        keep = self.settings.max_files
-        if keep <= 1:
-            path.unlink(missing_ok=True)
-        else:
-            for number in range(keep - 1, 1, -1):
-                older = path.with_name(f"{path.name}.{number - 1}{suffix}")
-                if older.exists():
-                    older.rename(path.with_name(f"{path.name}.{number}{suffix}"))
-            first = path.with_name(f"{path.name}.1")
-            # Somebody may have deleted the log by hand.
-            with contextlib.suppress(FileNotFoundError):
-                path.rename(first)
-                if self.settings.compress:
-                    _compress(first)
+        shift(path, self.settings.max_files)
         self._open_log(path)
         self._store()
+        if self._compressor is not None:
+            self._compressor.begin()
 
     def _notify(self) -> None:
         for event in self.readers:
@@ -359,36 +317,3 @@ class LogWriter:
             if fd >= 0:
                 os.close(fd)
         self._log = self._state = -1
-
-
-def _may_be_long(text: bytes) -> bool:
-    """Tell whether a line may be longer than a record; sometimes it is only longer than half."""
-    half = PART // 2
-    return any(
-        text.find(b"\n", start, start + half) < 0 for start in range(0, len(text) - half, half)
-    )
-
-
-def _parts(lines: list[bytes]) -> list[bytes]:
-    """Cut lines (the last one without its newline) into records of at most 16 KiB."""
-    made: list[bytes] = []
-    for index, line in enumerate(lines):
-        whole = line + b"\n" if index < len(lines) - 1 else line
-        if len(whole) <= PART:
-            if whole:
-                made.append(whole)
-        else:
-            made += [whole[at : at + PART] for at in range(0, len(whole), PART)]
-    return made
-
-
-def _compress(path: Path) -> None:
-    partial = path.with_name(f".{path.name}.gz")
-    try:
-        with path.open("rb") as source, gzip.open(partial, "wb", compresslevel=1) as target:
-            shutil.copyfileobj(source, target)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.rename(path.with_name(f"{path.name}.gz"))
-    path.unlink()

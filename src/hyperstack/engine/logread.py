@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
-import gzip
-import io
-import os
 import time
 import weakref
 import zlib
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -20,19 +17,24 @@ from typing import TypeVar
 import msgspec
 
 from hyperstack.engine.logfile import LogWriter
+from hyperstack.engine.logrotate import files_of
+from hyperstack.engine.logscan import (
+    LONGEST,
+    LogFile,
+    count_before,
+    open_log,
+    open_next,
+    open_tail,
+    opened,
+)
 from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 
-CHUNK = 1 << 18
-"""Bytes read at once, where one reader has them for itself."""
 PIECE = 1 << 15
 """Bytes that become records at once: a follower keeps them in memory, and pauses after them."""
 AT_ONCE = 2
 """Readers that parse at the same time. Each keeps the event loop from Python's one lock, and the
 pieces of all others wait as bytes, not as records."""
-LONGEST = 1 << 21
-"""A line of a log file longer than this is not ours; reading stops there."""
-
 
 T = TypeVar("T")
 
@@ -69,46 +71,6 @@ def parse_time(text: str) -> int:
     return int(seconds) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return a log's files, oldest first."""
-    rotated: list[tuple[int, Path]] = []
-    for found in path.parent.glob(f"{path.name}.*"):
-        number = found.name.removeprefix(f"{path.name}.").removesuffix(".gz")
-        if number.isdigit():
-            rotated.append((int(number), found))
-    return [*(p for _, p in sorted(rotated, reverse=True)), path]
-
-
-def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
-    rest = b""
-    while part := file.read(CHUNK):
-        pieces = (rest + part).split(b"\n")
-        rest = pieces.pop()
-        if len(rest) > LONGEST:
-            return
-        yield from pieces
-
-
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    return path.open("rb")
-
-
-def last_lines(path: Path, count: int, end: int | None = None) -> list[bytes]:
-    """Return the last *count* lines of a plain file up to byte *end*, read backwards; blocking."""
-    with path.open("rb") as file:
-        position = file.seek(0, os.SEEK_END) if end is None else end
-        text = b""
-        while position and text.count(b"\n") <= count:
-            step = min(CHUNK, position)
-            position -= step
-            file.seek(position)
-            text = file.read(step) + text
-    lines = text.split(b"\n")[:-1]
-    return lines[-count:] if count else []
-
-
 _gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
 _gates = weakref.WeakKeyDictionary()
 
@@ -121,11 +83,19 @@ async def _in_turn(work: Callable[[], T]) -> T:
 
 
 class LogReader:
-    """Reads one container's log for one client. Blocking parts run in a thread."""
+    """Reads one container's log for one client. Blocking parts run in a thread.
 
-    def __init__(self, path: Path, query: LogQuery, writer: LogWriter | None) -> None:
+    As with Docker's files, ``tail`` counts records of both streams and of all times, and what does
+    not fit the rest of the query is left out of those. With *timed* it counts those before
+    ``until``, as Docker does with the journal.
+    """
+
+    def __init__(
+        self, path: Path, query: LogQuery, writer: LogWriter | None, *, timed: bool = False
+    ) -> None:
         self._path = path
         self._query = query
+        self._timed = timed and query.until_ns > 0
         self._writer = writer if query.follow else None
         self._kinds = {
             kind
@@ -135,95 +105,86 @@ class LogReader:
             )
             if wanted
         }
-        self._file: io.BufferedReader | None = None
+        self._file: LogFile | None = None
+        self._limit: tuple[int, int] | None = None
+        """Inode and size of the newest file at first: who does not follow ends there."""
+        self._skip = 0
+        """Lines that are passed over."""
         self._rest = b""
+        self._done = False
         self._changed = asyncio.Event()
 
-    def _wanted(self, record: LogRecord | None) -> bool:
-        if record is None or record.stream not in self._kinds:
-            return False
+    def _select(self, lines: list[bytes]) -> list[LogRecord]:
+        """Return the records that are wanted; with the first that is too late all is done."""
         query = self._query
-        return record.time_ns >= query.since_ns and not (
-            query.until_ns and record.time_ns > query.until_ns
-        )
-
-    def _select(self, lines: Iterator[bytes] | list[bytes]) -> list[LogRecord]:
-        records = (parse_line(line) for line in lines)
-        return [record for record in records if record is not None and self._wanted(record)]
-
-    def _tail(self) -> list[LogRecord]:
-        """Return the last records that fit the query, and open the newest file after them."""
-        wanted = self._query.tail
-        kept: deque[list[LogRecord]] = deque()
-        have = 0
-        end = self._follow_from_end()
-        for path in reversed(files_of(self._path)):
-            if have >= wanted:
+        chosen: list[LogRecord] = []
+        for record in map(parse_line, lines):
+            if record is None:
+                continue
+            if query.until_ns and record.time_ns > query.until_ns:
+                self._done = True
                 break
-            with contextlib.suppress(FileNotFoundError):
-                found = self._last_of(path, wanted - have, end if path == self._path else None)
-                kept.appendleft(found)
-                have += len(found)
-        return [record for part in kept for record in part]
+            if record.stream in self._kinds and record.time_ns >= query.since_ns:
+                chosen.append(record)
+        return chosen
 
-    def _last_of(self, path: Path, wanted: int, end: int | None) -> list[LogRecord]:
-        if path.suffix == ".gz":
-            with _open(path) as file:
-                return list(deque(self._select(_lines(file)), maxlen=wanted))
-        count = wanted
-        while True:
-            lines = last_lines(path, count, end)
-            found = self._select(lines)
-            if len(found) >= wanted or len(lines) < count:
-                return found[-wanted:] if wanted else []
-            count *= 4
-
-    def _follow_from_end(self) -> int:
-        """Open the newest file behind its last whole line, and return where that is."""
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            return 0
-        end = self._file.seek(0, os.SEEK_END)
-        start = max(0, end - LONGEST)
-        self._file.seek(start)
-        return self._file.seek(start + self._file.read(end - start).rfind(b"\n") + 1)
+    def _begin(self) -> None:
+        """Open the file in which the first record lies, at its place or before it."""
+        newest = open_log(self._path)
+        if newest is not None:
+            self._limit = (newest.inode, newest.size())
+            newest.close()
+        if self._query.tail < 0:
+            self._file = next(opened(files_of(self._path)), None)
+        elif self._timed:
+            until = self._query.until_ns
+            count = count_before(self._path, lambda line: _is_after(line, until))
+            self._file = next(opened(files_of(self._path)), None)
+            self._skip = max(0, count - self._query.tail)
+        else:
+            self._file, self._skip = open_tail(self._path, self._query.tail)
 
     def _more(self) -> list[LogRecord] | None:
-        """Return the next records of the open file, None at its present end."""
+        """Return the next records, None at the present end."""
         if self._file is None:
-            with contextlib.suppress(FileNotFoundError):
-                self._file = self._path.open("rb")
-            if self._file is None:
-                return None
-        part = self._file.read(PIECE)
-        if not part:
+            self._file = open_log(self._path)
+        if self._file is None or self._done:
             return None
+        part = self._file.read(self._left(self._file))
+        if part:
+            return self._taken(part)
+        if self._file.was_cut():
+            self._file.rewind()
+            self._rest = b""
+            return []
+        return [] if self._next_file(self._file) else None
+
+    def _left(self, file: LogFile) -> int:
+        if self._writer is not None or self._limit is None or self._limit[0] != file.inode:
+            return PIECE
+        return max(0, min(PIECE, self._limit[1] - file.position()))
+
+    def _taken(self, part: bytes) -> list[LogRecord]:
         pieces = (self._rest + part).split(b"\n")
         self._rest = pieces.pop()
+        if len(self._rest) > LONGEST:
+            raise OSError(errno.EIO, "a record without an end")
+        if self._skip:
+            passed = min(self._skip, len(pieces))
+            self._skip -= passed
+            del pieces[:passed]
         return self._select(pieces)
 
-    def _next_file(self) -> bool:
-        """Go on with the file that came after the open one; False if that is the newest."""
-        if self._file is None:
+    def _next_file(self, mine: LogFile) -> bool:
+        """Go on with the file that came after the open one; False if there is none to read."""
+        if self._writer is None and self._limit is not None and self._limit[0] == mine.inode:
             return False
-        mine = os.fstat(self._file.fileno()).st_ino
-        files = [path for path in files_of(self._path) if path.suffix != ".gz"]
-        inodes: list[tuple[int, Path]] = []
-        for path in files:
-            with contextlib.suppress(FileNotFoundError):
-                inodes.append((path.stat().st_ino, path))
-        if inodes and inodes[-1][0] == mine:
+        after = open_next(self._path, mine)
+        if after is None:
             return False
-        place = next((i for i, (inode, _) in enumerate(inodes) if inode == mine), -1)
-        if place + 1 >= len(inodes):
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            file = inodes[place + 1][1].open("rb")
-            self._file.close()
-            self._file, self._rest = file, b""
-            return True
-        return False
+        mine.close()
+        self._file, self._rest = after, b""
+        return True
 
     async def records(self) -> AsyncIterator[LogRecord]:
         """Yield the records that the query asks for, oldest first. Raises InternalError."""
@@ -238,28 +199,18 @@ class LogReader:
         if self._writer is not None:
             self._writer.readers.add(self._changed)
         try:
-            if self._query.tail >= 0:
-                for record in await asyncio.to_thread(self._tail):
-                    yield record
-            else:
-                async for record in self._rotated():
-                    yield record
-            if self._query.tail < 0 or self._writer is not None:
-                async for record in self._newest():
-                    yield record
+            await _in_turn(self._begin)
+            if self._query.tail == 0 and self._writer is None:
+                return
+            async for record in self._stream():
+                yield record
         finally:
             if self._writer is not None:
                 self._writer.readers.discard(self._changed)
             if self._file is not None:
                 self._file.close()
 
-    async def _rotated(self) -> AsyncIterator[LogRecord]:
-        for path in files_of(self._path)[:-1]:
-            with contextlib.suppress(FileNotFoundError), _open(path) as file:
-                for record in await asyncio.to_thread(self._select, _lines(file)):
-                    yield record
-
-    async def _newest(self) -> AsyncIterator[LogRecord]:
+    async def _stream(self) -> AsyncIterator[LogRecord]:
         until = self._query.until_ns
         while True:
             # Looked at before reading: what is written in between sets it again.
@@ -268,9 +219,7 @@ class LogReader:
             while (records := await _in_turn(self._more)) is not None:
                 for record in records:
                     yield record
-            if self._next_file():
-                continue
-            if ended or self._writer is None:
+            if ended or self._done:
                 return
             left = until / 1e9 - time.time() if until else None
             if left is not None and left <= 0:
@@ -278,3 +227,8 @@ class LogReader:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
+
+
+def _is_after(line: bytes, time_ns: int) -> bool:
+    record = parse_line(line)
+    return record is not None and record.time_ns > time_ns

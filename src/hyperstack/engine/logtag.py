@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from hyperstack.errors import InternalError
 from hyperstack.model import Container
 
+OPTIONS = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
+DEFAULT = "{{.ID}}"
+"""The tag where none is asked for."""
 _ACTION = re.compile(r"{{-?\s*(.*?)\s*-?}}", re.DOTALL)
 _FIELD = re.compile(r"\.(\w+)\Z")
 

@@ -11,56 +11,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import ssl
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from hyperstack.errors import HyperError, InternalError, InvalidParameter
-from hyperstack.model import StreamKind
+from hyperstack.engine import logqueue, logtag
+from hyperstack.engine.logqueue import Line, Terms
+from hyperstack.engine.logsocket import Connection, dial
+from hyperstack.errors import InternalError, InvalidParameter
+from hyperstack.model import Container, StreamKind
 
-log = logging.getLogger(__name__)
-
-OPTIONS = frozenset(
-    {
-        "env",
-        "env-regex",
-        "labels",
-        "labels-regex",
-        "syslog-address",
-        "syslog-facility",
-        "syslog-format",
-        "syslog-tls-ca-cert",
-        "syslog-tls-cert",
-        "syslog-tls-key",
-        "syslog-tls-skip-verify",
-        "tag",
-    }
-)
+OPTIONS = logtag.OPTIONS | {
+    "syslog-address",
+    "syslog-facility",
+    "syslog-format",
+    "syslog-tls-ca-cert",
+    "syslog-tls-cert",
+    "syslog-tls-key",
+    "syslog-tls-skip-verify",
+}
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 PORT = 514
-BOUND = 10.0
-"""Seconds for connecting, and for one message to go out."""
-AGAIN = 1.0
-"""Seconds between two tries to connect again."""
-LAST = 5.0
-"""Seconds for which what waits at a container's end may still go out."""
-WAITING = 1 << 20
-"""Bytes of messages that wait at most; in blocking mode the container waits then."""
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
 _FACILITIES = (
     "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp - - - - "
     "local0 local1 local2 local3 local4 local5 local6 local7"
 ).split()
-_UNKNOWN_ISSUER = (18, 19, 20, 21)
-"""OpenSSL's numbers (``x509_vfy.h``) for a chain that ends at nobody who is trusted."""
 _SEVERITY = {StreamKind.STDOUT: 6, StreamKind.STDERR: 3}
 
 
@@ -173,165 +154,41 @@ def _opened(error: Exception, path: str) -> str:
     return str(error)
 
 
-class Sender:
-    """One container's messages on their way. Made and used on the event loop."""
+class Sender(logqueue.Sender):
+    """One container's messages on their way to a syslog server."""
 
-    def __init__(
-        self, options: Mapping[str, str], tag: str, *, blocking: bool, bound: int = WAITING
-    ) -> None:
-        """*bound* is the bytes that may wait; without *blocking* further ones are dropped."""
+    name = "syslog"
+
+    def __init__(self, options: Mapping[str, str], tag: str, terms: Terms) -> None:
+        super().__init__(terms)
         self._options = options
         self._scheme, self._place, self._port = parse_address(options.get("syslog-address", ""))
         self._form = form_of(options, tag)
-        self._blocking = blocking
-        self._bound = bound
-        self._waiting: deque[bytes] = deque()
-        self._size = 0
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._closing = False
-        self._socket: socket.socket | None = None
-        self._stream: asyncio.StreamWriter | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    def put(self, kind: StreamKind, line: bytes, time_ns: int) -> None:
-        """Take a line without its end; empty ones are not sent, as with Docker."""
-        if not line or self._closing:
-            return
-        message = self._form.message(kind, line, time_ns)
-        if self._size + len(message) > self._bound and not self._blocking:
-            return
-        self._waiting.append(message)
-        self._size += len(message)
-        self._changed.set()
-        if self._size > self._bound:
-            self._room.clear()
-        self.begin()
+    def message(self, line: Line) -> bytes:
+        """Return a line's message; empty ones are not sent, as with Docker."""
+        return self._form.message(line.kind, line.text, line.time_ns) if line.text else b""
 
-    async def room(self) -> None:
-        """Wait, in blocking mode, until less waits than may."""
-        await self._room.wait()
-
-    def begin(self) -> None:
-        """Start to send, if that has not been done."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="syslog")
-
-    def close(self) -> None:
-        """Say that nothing more comes; what waits has ``LAST`` seconds to go out."""
-        self._closing = True
-        self._changed.set()
-        self._room.set()
-        if self._task is None:
-            self._disconnect()
-        else:
-            asyncio.get_running_loop().call_later(LAST, self._task.cancel)
-
-    async def connect(self) -> None:
+    async def dial(self) -> Connection:
         """Connect to the server. Raises InternalError or InvalidParameter in Docker's words."""
-        try:
-            async with asyncio.timeout(BOUND):
-                await self._connect()
-        except TimeoutError:
-            raise InternalError(f"dial {self._words()}: i/o timeout") from None
-        except ssl.SSLCertVerificationError as error:
-            unknown = error.verify_code in _UNKNOWN_ISSUER
-            why = "certificate signed by unknown authority" if unknown else error.verify_message
-            raise InternalError(f"tls: failed to verify certificate: x509: {why}") from error
-        except ssl.SSLError as error:
-            raise InternalError(f"tls: {error.reason or error}") from error
-        except socket.gaierror as error:
-            words = f"dial {self._scheme.partition('+')[0]}: lookup {self._place}: no such host"
-            raise InternalError(words) from error
-        except OSError as error:
-            if not self._scheme:
-                raise InternalError("Unix syslog delivery error") from error
-            reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
-            raise InternalError(f"dial {self._words()}: connect: {reason}") from error
+        if not self._scheme:
+            return await _local()
+        secure: ssl.SSLContext | None = None
+        if self._scheme == "tcp+tls":
+            secure = await asyncio.to_thread(tls_context, self._options)
+        return await dial(self._scheme.removesuffix("+tls"), self._place, self._port, secure)
 
-    def _words(self) -> str:
-        if self._port:
-            return f"{self._scheme.partition('+')[0]} {self._place}:{self._port}"
-        return f"{self._scheme} {self._place}"
 
-    async def _connect(self) -> None:
-        if self._scheme in ("tcp", "tcp+tls"):
-            secure = tls_context(self._options) if self._scheme == "tcp+tls" else None
-            _, self._stream = await asyncio.open_connection(self._place, self._port, ssl=secure)
-        elif self._scheme == "unix":
-            _, self._stream = await asyncio.open_unix_connection(self._place)
-        elif self._scheme == "udp":
-            loop = asyncio.get_running_loop()
-            found = await loop.getaddrinfo(self._place, self._port, type=socket.SOCK_DGRAM)
-            family, kind, protocol, _, address = found[0]
-            self._datagrams(socket.socket(family, kind, protocol), address)
-        else:
-            await self._local()
+async def _local() -> Connection:
+    """Connect to the host's own server: a datagram socket, or a stream where it is one."""
+    for scheme in ("unixgram", "unix"):
+        for place in _LOCAL:
+            with contextlib.suppress(InternalError):
+                return await dial(scheme, place)
+    raise InternalError("Unix syslog delivery error")
 
-    async def _local(self) -> None:
-        """Connect to a datagram socket of the host's, or to a stream where it is one."""
-        places = (self._place,) if self._place else _LOCAL
-        for place in places:
-            with contextlib.suppress(OSError):
-                self._datagrams(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), place)
-                return
-            if not self._place:
-                with contextlib.suppress(OSError):
-                    _, self._stream = await asyncio.open_unix_connection(place)
-                    return
-        raise ConnectionRefusedError("no syslog server listens")
 
-    def _datagrams(self, made: socket.socket, address: Any) -> None:
-        try:
-            made.setblocking(False)
-            made.connect(address)
-        except OSError:
-            made.close()
-            raise
-        self._socket = made
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                while self._waiting:
-                    await self._send(self._waiting[0])
-                    self._size -= len(self._waiting.popleft())
-                    if self._size <= self._bound:
-                        self._room.set()
-                if self._closing:
-                    return
-                self._changed.clear()
-                await self._changed.wait()
-        finally:
-            self._room.set()
-            self._disconnect()
-
-    async def _send(self, message: bytes) -> None:
-        """Send one message; what fails is tried once again on a new connection, then dropped."""
-        for last in (False, True):
-            try:
-                if self._socket is None and self._stream is None:
-                    await self.connect()
-                async with asyncio.timeout(BOUND):
-                    await self._write(message)
-                return
-            except (HyperError, OSError, TimeoutError) as error:
-                self._disconnect()
-                if last:
-                    log.warning("a line for syslog is lost: %s", error or "it takes none")
-                    await asyncio.sleep(AGAIN)
-
-    async def _write(self, message: bytes) -> None:
-        if self._stream is not None:
-            self._stream.write(message)
-            await self._stream.drain()
-        elif self._socket is not None:
-            await asyncio.get_running_loop().sock_sendall(self._socket, message)
-
-    def _disconnect(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if self._socket is not None:
-            self._socket.close()
-        self._stream = self._socket = None
+def sender(container: Container, terms: Terms) -> Sender:
+    """Return the way of a container's lines to its syslog server. Raises HyperError."""
+    options = container.host.log_config.config
+    return Sender(options, logtag.tag(container, options.get("tag") or logtag.DEFAULT), terms)

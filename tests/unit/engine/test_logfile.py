@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperstack.engine.logfile import PART, LogSettings, LogWriter, escape, stamp
-from hyperstack.engine.logread import LogReader, files_of, parse_time
+from hyperstack.engine import logfile
+from hyperstack.engine.logfile import LogSettings, LogWriter
+from hyperstack.engine.logline import PART, escape, stamp
+from hyperstack.engine.logqueue import Line, Sender, Terms
+from hyperstack.engine.logread import LogReader, parse_time
+from hyperstack.engine.logrotate import files_of, shift
+from hyperstack.engine.logsocket import Connection
 from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 
@@ -146,7 +152,8 @@ async def test_tail_since_until_and_streams_select(tmp_path: Path) -> None:
     assert await selected(LogQuery()) == b"0123456789"
     assert await selected(LogQuery(tail=3)) == b"789"
     assert await selected(LogQuery(tail=0)) == b""
-    assert await selected(LogQuery(tail=3, stderr=False)) == b"468"
+    assert await selected(LogQuery(tail=3, stderr=False)) == b"8"
+    assert await selected(LogQuery(tail=3, until_ns=NOW + 7)) == b"7"
     assert await selected(LogQuery(stdout=False)) == b"13579"
     assert await selected(LogQuery(since_ns=NOW + 7)) == b"789"
     assert await selected(LogQuery(until_ns=NOW + 2)) == b"012"
@@ -226,3 +233,135 @@ def test_a_log_that_cannot_be_opened_stops_a_new_run_but_not_one_that_goes_on(
     writer.append(OUT, 0, b"a\n", NOW)
     assert writer.taken(OUT) == 2
     writer.close()
+
+
+def test_a_daemon_killed_in_a_rotation_has_nothing_again_that_went_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = b"".join(b"line %d\n" % number for number in range(12))
+    writer = LogWriter(settings_in(tmp_path, max_size=300, max_files=20), 1, fresh=True)
+    real = shift
+
+    def killed(path: Path, keep: int) -> None:
+        real(path, keep)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(logfile, "shift", killed)
+    with pytest.raises(KeyboardInterrupt):
+        writer.append(OUT, 0, whole, NOW)
+    monkeypatch.setattr(logfile, "shift", real)
+    again = LogWriter(settings_in(tmp_path, max_size=300, max_files=20), 1, fresh=False)
+    again.append(OUT, again.taken(OUT), whole[again.taken(OUT) :], NOW)
+    again.close()
+    kept = b"".join(path.read_bytes() for path in files_of(tmp_path / "c-json.log"))
+    assert [json.loads(each)["log"].encode() for each in kept.splitlines()] == whole.splitlines(
+        keepends=True
+    )
+
+
+async def test_files_are_compressed_beside_and_those_that_a_killed_daemon_left_as_well(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "c-json.log"
+    (tmp_path / "c-json.log.1").write_bytes(b'{"log":"old\\n","stream":"stdout","time":"x"}\n')
+    writer = LogWriter(
+        settings_in(tmp_path, max_size=500, max_files=4, compress=True), 1, fresh=True
+    )
+    text = b"".join(b"line %d\n" % number for number in range(10))
+    writer.append(OUT, 0, text, NOW)
+    async with asyncio.timeout(5):
+        while [file.suffix for file in files_of(path)] != [".gz", ".gz", ".log"]:
+            await asyncio.sleep(0.01)
+    writer.close()
+    assert not list(tmp_path.glob(".*"))
+    assert [record.data async for record in LogReader(path, LogQuery(), None).records()][
+        -10:
+    ] == text.splitlines(keepends=True)
+
+
+def test_of_two_forms_of_an_old_file_one_is_read(tmp_path: Path) -> None:
+    for name in ("log", "log.1", "log.1.gz", "log.2.gz", "log.x", "log.10"):
+        (tmp_path / name).touch()
+    names = [path.name for path in files_of(tmp_path / "log")]
+    assert names == ["log.10", "log.2.gz", "log.1", "log"]
+
+
+async def test_a_follower_goes_on_after_somebody_emptied_the_log(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    reader = LogReader(tmp_path / "c-json.log", LogQuery(follow=True), writer).records()
+    writer.append(OUT, 0, b"a rather long line\n", NOW)
+    assert (await anext(reader)).data == b"a rather long line\n"
+    os.truncate(tmp_path / "c-json.log", 0)
+    writer.append(OUT, 19, b"b\n", NOW)
+    assert (await asyncio.wait_for(anext(reader), 5)).data == b"b\n"
+    writer.close()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("tail", [0, 1, 5, 17, 60, 61, 1000])
+async def test_the_tail_is_found_over_the_files(tmp_path: Path, compress: bool, tail: int) -> None:
+    options = {"max_size": 1000, "max_files": 50, "compress": compress}
+    writer = LogWriter(settings_in(tmp_path, **options), 1, fresh=True)
+    whole = [b"line %d\n" % number for number in range(60)]
+    writer.append(OUT, 0, b"".join(whole), NOW)
+    while compress and any(p.suffix != ".gz" for p in files_of(tmp_path / "c-json.log")[:-1]):
+        await asyncio.sleep(0.01)
+    writer.close()
+    found = [record.data for record in await read(tmp_path, LogQuery(tail=tail))]
+    assert found == (whole[-tail:] if tail else [])
+
+
+async def test_a_journals_tail_counts_what_came_before_until(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    for number in range(10):
+        writer.append(OUT, 2 * number, b"%d\n" % number, NOW + number)
+    writer.close()
+    query = LogQuery(tail=2, until_ns=NOW + 5)
+    path = tmp_path / "c-json.log"
+    found = [r.data async for r in LogReader(path, query, None, timed=True).records()]
+    assert found == [b"4\n", b"5\n"]
+    assert await read(tmp_path, query) == []
+
+
+async def test_who_does_not_follow_ends_where_the_log_was_at_first(tmp_path: Path) -> None:
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True)
+    text = b"x" * 100 + b"\n"
+    writer.append(OUT, 0, text * 1000, NOW)
+    got = 0
+    async for _ in LogReader(tmp_path / "c-json.log", LogQuery(), writer).records():
+        writer.append(OUT, writer.taken(OUT), text, NOW)
+        got += 1
+    writer.close()
+    assert got == 1000
+
+
+class Taking(Sender):
+    """Keeps lines as a driver gets them."""
+
+    def __init__(self) -> None:
+        super().__init__(Terms())
+        self.lines: list[Line] = []
+
+    def message(self, line: Line) -> bytes:
+        self.lines.append(line)
+        return b""
+
+    async def dial(self) -> Connection:
+        raise AssertionError
+
+
+async def test_drivers_are_told_which_part_of_a_long_line_they_get(tmp_path: Path) -> None:
+    sender = Taking()
+    writer = LogWriter(settings_in(tmp_path), 1, fresh=True, sender=sender)
+    writer.append(OUT, 0, b"x" * PART, NOW)
+    writer.append(ERR, 0, b"short\n", NOW + 1)
+    writer.append(OUT, PART, b"x" * PART + b"y\nlast", NOW + 2)
+    writer.finish(OUT)
+    writer.close()
+    ids = {line.partial.id for line in sender.lines if line.partial is not None}
+    assert len(ids) == 2
+    assert [
+        (len(line.text), line.partial and (line.partial.ordinal, line.partial.last))
+        for line in sender.lines
+    ] == [(PART, (1, False)), (5, None), (PART, (2, False)), (1, (3, True)), (4, (1, False))]
+    assert sender.lines[3].time_ns == NOW, "its time is that of its first part"

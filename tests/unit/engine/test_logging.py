@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hyperstack.engine import logging as drivers
 from hyperstack.engine import logtag
 from hyperstack.engine.core import Core
-from hyperstack.engine.logging import check, parse_size, settle
+from hyperstack.engine.logging import check
+from hyperstack.engine.logkept import parse_size, settle
 from hyperstack.errors import InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import ContainerConfig, HostConfig, LogConfig, LogQuery, StreamKind
 from tests.unit.engine.making import added, container
@@ -107,7 +108,6 @@ def test_wrong_options_are_refused_when_a_container_is_made(
             {"max-file": "1"},
             "compression cannot be enabled when max file count is 1",
         ),
-        ("journald", {}, "journald is not enabled on this host"),
     ],
 )
 async def test_what_only_a_start_can_judge_is_refused_then(

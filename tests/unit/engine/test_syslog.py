@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyperstack.engine import syslog
+from hyperstack.engine.logqueue import Line, Terms
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import StreamKind
 
@@ -69,6 +71,10 @@ def test_other_addresses_are_refused(text: str) -> None:
         syslog.parse_address(text)
 
 
+def line(kind: StreamKind, text: bytes) -> Line:
+    return Line(kind=kind, text=text, time_ns=NOW)
+
+
 def _server(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     made.bind(str(path))
@@ -79,34 +85,62 @@ def _server(path: Path) -> socket.socket:
 async def test_lines_arrive_in_order_and_again_after_the_server_was_away(tmp_path: Path) -> None:
     path = tmp_path / "log"
     server = _server(path)
-    sender = syslog.Sender({"syslog-address": f"unixgram://{path}"}, "t", blocking=True)
+    sender = syslog.Sender({"syslog-address": f"unixgram://{path}"}, "t", Terms())
     await sender.connect()
-    for line in (b"one", b"", b"two"):
-        sender.put(OUT, line, NOW)
+    for text in (b"one", b"", b"two"):
+        sender.put(line(OUT, text))
     got = [await asyncio.to_thread(server.recv, 1000) for _ in range(2)]
     server.close()
     path.unlink()
     server = _server(path)
-    sender.put(ERR, b"three", NOW)
+    sender.put(line(ERR, b"three"))
     got.append(await asyncio.to_thread(server.recv, 1000))
     sender.close()
     server.close()
     assert [message.rpartition(b" ")[2] for message in got] == [b"one\n", b"two\n", b"three\n"]
 
 
-async def test_a_blocking_sender_makes_room_and_another_drops(tmp_path: Path) -> None:
-    place = {"syslog-address": f"unixgram://{tmp_path / 'nobody'}"}
-    waits = syslog.Sender(place, "t", blocking=True, bound=100)
-    drops = syslog.Sender(place, "t", blocking=False, bound=100)
-    for _ in range(9):
-        waits.put(OUT, b"x" * 50, NOW)
-        drops.put(OUT, b"x" * 50, NOW)
+async def test_a_blocking_sender_makes_room_for_a_slow_server_and_another_drops(
+    tmp_path: Path,
+) -> None:
+    server = _server(path := tmp_path / "log")
+    place = {"syslog-address": f"unixgram://{path}"}
+    waits = syslog.Sender(place, "t", Terms(bound=100))
+    drops = syslog.Sender(place, "t", Terms(blocking=False, bound=100))
+    for sender in (waits, drops):
+        await sender.connect()
+        for _ in range(1000):  # more than the kernel keeps for a server that does not read
+            sender.put(line(OUT, b"x" * 5000))
     await asyncio.wait_for(drops.room(), 1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(waits.room(), 0.05)
     for sender in (waits, drops):
         sender.close()
     await asyncio.wait_for(waits.room(), 1)
+    server.close()
+
+
+async def test_a_server_that_is_away_stops_no_container_and_gets_what_waited(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    sender = syslog.Sender({"syslog-address": f"unixgram://{path}"}, "t", Terms(bound=1000))
+    sender.put(line(OUT, b"first"))
+    await asyncio.sleep(0.05)
+    for _ in range(100):
+        sender.put(line(OUT, b"x" * 50))
+        await asyncio.wait_for(sender.room(), 0.05)
+    server = _server(path)
+    assert (await asyncio.to_thread(server.recv, 1000)).endswith(b"]: first\n")
+    await sender.flushed()
+    server.setblocking(False)
+    got = 0
+    with contextlib.suppress(BlockingIOError):
+        while server.recv(1000):
+            got += 1
+    assert 5 < got < 20, "what is beyond the bound was lost"
+    sender.close()
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +151,7 @@ async def test_a_blocking_sender_makes_room_and_another_drops(tmp_path: Path) ->
     ],
 )
 async def test_a_server_that_is_not_there_is_told_of_at_once(address: str, words: str) -> None:
-    sender = syslog.Sender({"syslog-address": address}, "t", blocking=True)
+    sender = syslog.Sender({"syslog-address": address}, "t", Terms())
     with pytest.raises(InternalError) as refused:
         await sender.connect()
     assert refused.value.message == words
