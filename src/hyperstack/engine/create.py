@@ -27,7 +27,6 @@ from hyperstack.model import (
     EndpointSettings,
     HostConfig,
     LogConfig,
-    MountState,
 )
 from hyperstack.volume.binds import resolve_mounts
 
@@ -56,7 +55,6 @@ async def create(
     if platform:
         check_platform(config.image, image, Platform.parse(platform))
     chosen = _claim_name(core, name, identifier)
-    made: tuple[MountState, ...] = ()
     try:
         merged = merge_image(config, image, identifier)
         settled = joining.settle(core.table, _settle_host(core, host))
@@ -64,7 +62,7 @@ async def create(
         settled, linked = links.register(core.table, settled, chosen)
         wanted = wishes.settle(core.networks.book, merged, settled, networks)
         merged = wishes.with_mac(core.networks.book, merged, settled, wanted)
-        made = await resolve_mounts(core.volumes, merged, settled, core.table)
+        made = await resolve_mounts(core.volumes, merged, settled, core.table, identifier)
         size = storage_size(settled, core.config.storage_size)
         container = Container(
             id=identifier,
@@ -86,13 +84,13 @@ async def create(
         await disks.make(core, container)
         await core.table.add(container)
         core.images.get(image.id)  # its removal is refused by now, but may have come before
-        await core.volumes.settle(made)
+        await core.volumes.settle(identifier)
     except BaseException:
         if (begun := core.table.find(identifier)) is not None:
             await core.table.delete(begun)
         core.table.release_name(chosen, identifier)
         await asyncio.to_thread(shutil.rmtree, core.container_dir(identifier), True)
-        await core.volumes.drop_anonymous(made)
+        await core.volumes.abandon(identifier)
         raise
     core.event(container, "create")
     return identifier, warnings

@@ -94,6 +94,6 @@ async def _remove_all(core: Core, container: Container, *, volumes: bool) -> Non
     await record(core, container)
     await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
     if volumes:
-        used = volumes_of.used_names(core.table, leaving=container.id)
-        await core.volumes.drop_anonymous(container.mounts, used)
+        others = volumes_of.users_beside(core.table, container.id)
+        await core.volumes.drop_anonymous(container.mounts, others)
     await core.table.delete(container)

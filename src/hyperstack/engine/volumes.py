@@ -13,7 +13,7 @@ from hyperstack.engine.table import Table
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.ids import ContainerId
 from hyperstack.model import Container
-from hyperstack.volume.local import DRIVER, LocalVolumes, Volume
+from hyperstack.volume.local import DRIVER, LocalVolumes, UsersOf, Volume
 
 _KEYS = frozenset({"name", "label", "dangling", "driver"})
 _PRUNE_KEYS = frozenset({"label", "label!"})
@@ -24,15 +24,14 @@ def users(table: Table, name: str) -> list[ContainerId]:
     return [c.id for c in table if any(m.type == "volume" and m.name == name for m in c.mounts)]
 
 
-def used_names(table: Table, leaving: ContainerId | None = None) -> set[str]:
-    """Return the volumes that containers other than *leaving* have among their mounts."""
-    return {
-        mount.name
-        for container in table
-        if container.id != leaving
-        for mount in container.mounts
-        if mount.type == "volume"
-    }
+def users_beside(table: Table, leaving: ContainerId) -> UsersOf:
+    """Return what says who has a volume among its mounts beside *leaving*."""
+    return lambda name: [user for user in users(table, name) if user != leaving]
+
+
+def used_names(table: Table) -> set[str]:
+    """Return the volumes that containers have among their mounts."""
+    return {m.name for container in table for m in container.mounts if m.type == "volume"}
 
 
 def mounted(core: Core, container: Container) -> None:
@@ -123,7 +122,8 @@ class VolumeService:
 
     async def remove(self, name: str, force: bool = False) -> None:
         """Remove a volume. Raises Conflict if a container uses it, NotFound unless *force*."""
-        await self._volumes.remove(name, users=users(self._core.table, name), force=force)
+        table = self._core.table
+        await self._volumes.remove(name, users=lambda one: users(table, one), force=force)
 
     async def prune(self, filters: Filters) -> tuple[tuple[str, ...], int]:
         """Remove unused anonymous volumes (``all``: named ones too); return names and bytes."""

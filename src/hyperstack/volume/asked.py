@@ -7,7 +7,7 @@ import posixpath
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import MountPoint, MountState
 from hyperstack.volume.local import DRIVER
-from hyperstack.volume.sources import missing
+from hyperstack.volume.sources import Absent, missing
 
 PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _OPTIONS = {"bind": "BindOptions", "volume": "VolumeOptions", "tmpfs": "TmpfsOptions"}
@@ -83,7 +83,8 @@ def _bind(mount: MountPoint, target: str, sources: bool) -> MountState:
     if mount.propagation and mount.propagation not in PROPAGATION:
         raise Refused("bind", f"invalid propagation mode: {mount.propagation}")
     _check_absolute("bind", mount.source)
-    if sources and not mount.create_mountpoint and (error := missing(mount.source)) is not None:
+    error = missing(mount.source) if sources else None
+    if error is not None and not (mount.create_mountpoint and isinstance(error, Absent)):
         raise error
     return MountState(
         type="bind",

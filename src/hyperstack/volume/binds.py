@@ -7,6 +7,7 @@ at each start (``sources``); only ``--mount`` asks for it to be there at create 
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import Iterable
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
+from hyperstack.ids import ContainerId
 from hyperstack.model import Container, ContainerConfig, HostConfig, MountPoint, MountState
 from hyperstack.volume.asked import PROPAGATION as PROPAGATION
 from hyperstack.volume.asked import Refused, from_mount
@@ -31,16 +33,21 @@ class Containers(Protocol):
 
 
 async def resolve_mounts(
-    volumes: LocalVolumes, config: ContainerConfig, host: HostConfig, containers: Containers
+    volumes: LocalVolumes,
+    config: ContainerConfig,
+    host: HostConfig,
+    containers: Containers,
+    holder: ContainerId,
 ) -> tuple[MountState, ...]:
-    """Return the mounts of a container to be created; makes the volumes that are missing.
+    """Return the mounts of the container *holder* to be made; makes the volumes that are missing.
 
-    New anonymous volumes are pending until ``LocalVolumes.settle``. Raises InvalidParameter and
-    InternalError in Docker's words, NotFound for a volume's driver that there is not.
+    They are claimed for it until ``settle`` or ``abandon`` of the volumes, whatever is raised:
+    InvalidParameter and InternalError in Docker's words, NotFound for a volume's driver that there
+    is not.
     """
-    found: dict[str, MountState] = {}
-    for mount in _inherited(host.volumes_from, containers):
-        found[mount.destination] = mount
+    inherited = _inherited(host.volumes_from, containers)
+    volumes.claim(inherited, holder)  # before anything is waited for
+    found = {mount.destination: mount for mount in inherited}
     asked: set[str] = set()
     for mount in map(parse_bind, host.binds):
         _claim(asked, mount.destination, mount.destination)
@@ -49,7 +56,8 @@ async def resolve_mounts(
         if _clean(target) in asked:
             raise InvalidParameter(f"Duplicate mount point: {target}")
     for wish in host.mounts:
-        mount = from_mount(wish)
+        # A source may lie on a file system whose server is silent.
+        mount = await asyncio.to_thread(from_mount, wish)
         _claim(asked, mount.destination, wish.target)
         found[mount.destination] = mount
     for target in config.volumes:
@@ -58,7 +66,7 @@ async def resolve_mounts(
             found[clean] = MountState(
                 type="volume", destination=clean, driver=DRIVER, anonymous=True
             )
-    return await _with_volumes(volumes, list(found.values()), host)
+    return await _with_volumes(volumes, list(found.values()), host, holder)
 
 
 def _claim(asked: set[str], destination: str, told: str) -> None:
@@ -142,28 +150,23 @@ def _clean(target: str) -> str:
 
 
 async def _with_volumes(
-    volumes: LocalVolumes, mounts: list[MountState], host: HostConfig
+    volumes: LocalVolumes, mounts: list[MountState], host: HostConfig, holder: ContainerId
 ) -> tuple[MountState, ...]:
     """Make the volumes that mounts name, and fill in where they are."""
     options = {_clean(m.target): m for m in host.mounts if m.type == "volume"}
     made: list[MountState] = []
-    try:
-        for mount in mounts:
-            if mount.type != "volume" or mount.source:
-                made.append(mount)
-                continue
-            wish = options.get(mount.destination)
-            volume = await volumes.create(
-                mount.name,
-                driver=wish.driver if wish is not None else host.volume_driver,
-                options=(wish.driver_options if wish is not None else {}) or None,
-                labels=(wish.labels if wish is not None else {}) or None,
-                anonymous=mount.anonymous,
-                pending=mount.anonymous,
-            )
-            source = str(volumes.path(volume))
-            made.append(replace(mount, name=volume.name, source=source))
-    except BaseException:
-        await volumes.drop_anonymous(made)
-        raise
+    for mount in mounts:
+        if mount.type != "volume" or mount.source:
+            made.append(mount)
+            continue
+        wish = options.get(mount.destination)
+        volume = await volumes.create(
+            mount.name,
+            driver=wish.driver if wish is not None else host.volume_driver,
+            options=(wish.driver_options if wish is not None else {}) or None,
+            labels=(wish.labels if wish is not None else {}) or None,
+            anonymous=mount.anonymous,
+            holder=holder,
+        )
+        made.append(replace(mount, name=volume.name, source=str(volumes.path(volume))))
     return tuple(made)

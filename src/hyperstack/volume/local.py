@@ -9,13 +9,15 @@ that no row explains. With the options ``type``, ``o`` and ``device`` the direct
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import json
 import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -28,6 +30,7 @@ from hyperstack.store.database import Database
 from hyperstack.volume import options as driver_options
 from hyperstack.volume.hostmounts import HostMounts
 from hyperstack.volume.options import HostMount
+from hyperstack.volume.sizes import sizes
 from hyperstack.volume.sources import beneath, bind_source
 
 DRIVER = "local"
@@ -64,9 +67,26 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Volume)
 
+UsersOf = Callable[[str], Iterable[ContainerId]]
+"""Says which containers have the volume of a name among their mounts."""
+
+
+def nobody(_name: str) -> tuple[ContainerId, ...]:
+    """Say that no container has a volume."""
+    return ()
+
+
+def _quoted(name: str) -> str:
+    """Quote a name as Go's ``%q`` does."""
+    return json.dumps(name, ensure_ascii=False)
+
 
 class LocalVolumes:
-    """The volumes of this host, in memory and in the database."""
+    """The volumes of this host, in memory and in the database.
+
+    A container that is being made claims its volumes before anything is waited for, so that nobody
+    removes them before its row tells who uses them; ``settle`` or ``abandon`` ends that.
+    """
 
     def __init__(self, config: Config, db: Database, events: EventBus) -> None:
         self._root = config.data_root / "volumes"
@@ -74,8 +94,14 @@ class LocalVolumes:
         self._events = events
         rows = db.read(lambda c: c.execute("SELECT data FROM volumes").fetchall())
         self._volumes = {volume.name: volume for volume in (_decoder.decode(r[0]) for r in rows)}
-        self._lock = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._claims: dict[ContainerId, set[str]] = {}
+        self._made: dict[ContainerId, list[str]] = {}
         self._mounts = HostMounts()
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Return the lock under which the volume of a name comes and goes."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def get(self, name: str) -> Volume:
         """Find a volume by its name. Raises NotFound."""
@@ -100,12 +126,13 @@ class LocalVolumes:
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         anonymous: bool = False,
-        pending: bool = False,
+        holder: ContainerId | None = None,
     ) -> Volume:
         """Make a volume, or return the one of this name. An empty name means an anonymous one.
 
-        Whatever options are asked for, one that exists stays as it is. Raises InvalidParameter for
-        a bad name or option, NotFound for another driver.
+        Whatever options are asked for, one that exists stays as it is. *holder* is the container
+        that is being made with it, and claims it; an anonymous one is pending until its
+        ``settle``. Raises InvalidParameter for a bad name or option, NotFound for another driver.
         """
         chosen = name or new_id()
         if (driver or DRIVER) != DRIVER:
@@ -113,46 +140,61 @@ class LocalVolumes:
                 f"create {chosen}: error looking up volume plugin {driver}: "
                 f'plugin "{driver}" not found'
             )
-        if (existing := self._volumes.get(chosen)) is not None:
-            return existing
-        given = dict(labels or {})
-        if anonymous or not name:
-            given[ANONYMOUS] = ""
-        self._check_name(chosen)
-        volume = Volume(
-            name=chosen,
-            created_ns=time.time_ns(),
-            labels=given,
-            options=driver_options.check(chosen, options or {}),
-            anonymous=anonymous or not name,
-            pending=pending,
-            given_empty=tuple(
-                word for word, value in (("labels", labels), ("options", options)) if value == {}
-            ),
-        )
-        async with self._lock:
+        async with self._lock(chosen):
             if (existing := self._volumes.get(chosen)) is not None:
+                self._claim(chosen, holder)
                 return existing
-            await self._store(volume)
-            try:
-                await asyncio.to_thread(self._make, volume)
-            except BaseException:
-                await asyncio.shield(self._forget(volume.name))
-                raise
+            self._check_name(chosen)
+            unnamed = anonymous or not name
+            volume = Volume(
+                name=chosen,
+                created_ns=time.time_ns(),
+                labels={**(labels or {}), **({ANONYMOUS: ""} if unnamed else {})},
+                options=driver_options.check(chosen, options or {}),
+                anonymous=unnamed,
+                pending=unnamed and holder is not None,
+                given_empty=tuple(
+                    word
+                    for word, value in (("labels", labels), ("options", options))
+                    if value == {}
+                ),
+            )
+            await self._make_new(volume)
+            self._claim(chosen, holder)
+            if holder is not None and volume.pending:
+                self._made.setdefault(holder, []).append(chosen)
         self._events.publish("volume", "create", volume.name, {"driver": DRIVER})
         return volume
 
+    async def _make_new(self, volume: Volume) -> None:
+        await self._store(volume)
+        try:
+            await asyncio.to_thread(self._make, volume)
+        except BaseException:
+            await asyncio.shield(self._forget(volume.name))
+            raise
+
+    def _claim(self, name: str, holder: ContainerId | None) -> None:
+        if holder is not None:
+            self._claims.setdefault(holder, set()).add(name)
+
+    def claim(self, mounts: Iterable[MountState], holder: ContainerId) -> None:
+        """Claim the volumes that *holder*, which is being made, takes over from others."""
+        for mount in mounts:
+            if mount.type == "volume" and mount.name:
+                self._claim(mount.name, holder)
+
     def _check_name(self, name: str) -> None:
-        if len(name) < 2:
+        if len(name.encode()) < 2:
             raise InvalidParameter(
                 f"create {name}: volume name is too short, names should be at least two "
                 "alphanumeric characters"
             )
         if not _NAME.match(name):
             raise InvalidParameter(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, '
-                'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
-                "directory, use absolute path"
+                f"create {name}: {_quoted(name)} includes invalid characters for a local volume "
+                'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a '
+                "host directory, use absolute path"
             )
         if len(name) > MAX_NAME:
             path = self._root / name
@@ -187,29 +229,32 @@ class LocalVolumes:
         await self._db.write(write)
         self._volumes.pop(name, None)
 
-    async def settle(self, mounts: Iterable[MountState]) -> None:
-        """The container of these mounts has its row: its new volumes are there to stay."""
-        for mount in mounts:
-            volume = self._volumes.get(mount.name) if mount.type == "volume" else None
-            if volume is not None and volume.pending:
+    async def settle(self, holder: ContainerId) -> None:
+        """The container *holder* has its row: its new volumes are there to stay."""
+        self._claims.pop(holder, None)
+        for name in self._made.pop(holder, ()):
+            if (volume := self._volumes.get(name)) is not None and volume.pending:
                 await self._store(msgspec.structs.replace(volume, pending=False))
 
-    async def remove(self, name: str, *, users: Iterable[ContainerId], force: bool = False) -> None:
+    async def abandon(self, holder: ContainerId) -> None:
+        """The container *holder* did not come to be: remove what was made for it alone."""
+        self._claims.pop(holder, None)
+        for name in self._made.pop(holder, ()):
+            await self.remove(name, force=True)
+
+    async def remove(self, name: str, *, users: UsersOf = nobody, force: bool = False) -> None:
         """Remove a volume that no container uses, with its files.
 
         Raises NotFound (not with *force*) or Conflict with the ids of its *users*.
         """
-        volume = self._volumes.get(name)
-        if volume is None:
-            if force:
-                return
-            raise NotFound(f"get {name}: no such volume" if name else NO_NAME)
-        holders = list(users)
-        if holders:
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(holders)}]")
-        async with self._lock:
-            if name not in self._volumes:
-                return
+        async with self._lock(name):
+            volume = self._volumes.get(name)
+            if volume is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume" if name else NO_NAME)
+            if holders := self._holders(name, users):
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(holders)}]")
             if volume.host_mount is not None:
                 # A container that ends just now: what is mounted must not be taken for its files.
                 await self._mounts.sweep([(name, self.path(volume))])
@@ -217,13 +262,17 @@ class LocalVolumes:
             await self._forget(name)
         self._events.publish("volume", "destroy", name, {"driver": DRIVER})
 
-    async def drop_anonymous(self, mounts: Iterable[MountState], used: Iterable[str] = ()) -> None:
+    def _holders(self, name: str, users: UsersOf) -> list[ContainerId]:
+        claiming = [holder for holder, names in self._claims.items() if name in names]
+        return [*users(name), *claiming]
+
+    async def drop_anonymous(self, mounts: Iterable[MountState], users: UsersOf = nobody) -> None:
         """Remove the anonymous volumes among a removed container's mounts that nobody else uses."""
-        kept = set(used)
         for mount in mounts:
             volume = self._volumes.get(mount.name) if mount.type == "volume" else None
-            if volume is not None and volume.anonymous and volume.name not in kept:
-                await self.remove(volume.name, users=())
+            if volume is not None and volume.anonymous:
+                with contextlib.suppress(Conflict):  # somebody else has it
+                    await self.remove(volume.name, users=users, force=True)
 
     async def recover(self, used: Iterable[str]) -> int:
         """Drop volumes made for containers that never came to be; return how many."""
@@ -233,7 +282,7 @@ class LocalVolumes:
             if volume.name in kept:
                 await self._store(msgspec.structs.replace(volume, pending=False))
             else:
-                await self.remove(volume.name, users=())
+                await self.remove(volume.name)
         known = {*self._volumes}
         if self._root.is_dir():
             for entry in self._root.iterdir():
@@ -277,30 +326,13 @@ class LocalVolumes:
                 await self._mounts.release(volume.name, holder, self.path(volume))
 
     async def list_with_sizes(self) -> list[Volume]:
-        """Return every volume with the bytes that its files take.
+        """Return every volume with the bytes that its files hold.
 
         Those that the host mounts are left out, as by Docker: what they hold is not the engine's.
         """
         found = [volume for volume in self.all() if not volume.options]
-        sizes = await asyncio.gather(*(asyncio.to_thread(_size, self.path(v)) for v in found))
+        measured = await sizes([self.path(volume) for volume in found])
         return [
             msgspec.structs.replace(volume, size=size)
-            for volume, size in zip(found, sizes, strict=True)
+            for volume, size in zip(found, measured, strict=True)
         ]
-
-
-def _size(path: Path) -> int:
-    """Add up the allocated bytes of a tree; what vanishes meanwhile counts nothing; blocking."""
-    total = 0
-    stack = [str(path)]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return total

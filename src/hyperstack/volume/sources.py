@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,17 @@ from pathlib import Path
 from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.model import MountState
 
+SYS_OPENAT2 = 437
+"""The same number on every architecture (asm-generic/unistd.h)."""
+NO_MAGIC_LINKS, NO_LINKS, BENEATH = 2, 4, 8
+"""RESOLVE_* of openat2(2)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
 _SHARED, _SLAVE = frozenset({"shared", "rshared"}), frozenset({"slave", "rslave"})
+
+
+class Absent(InvalidParameter):
+    """A bind's path that is not there."""
 
 
 def bind_source(mount: MountState) -> Path:
@@ -23,8 +35,7 @@ def bind_source(mount: MountState) -> Path:
     error = missing(mount.source)
     if error is not None:
         raise error
-    if mount.read_only_force_recursive:
-        _check_recursion(mount)
+    _check_recursion(mount)
     if mount.propagation in _SHARED | _SLAVE:
         _check_propagation(mount)
     return source
@@ -36,8 +47,9 @@ def make_source(source: Path) -> None:
         source.stat()
     except FileNotFoundError:
         pass
-    except OSError:
-        return  # something is there, or in the way, as the mount will tell
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            return  # something is there, or in the way, as the mount will tell
     else:
         return
     try:
@@ -55,22 +67,23 @@ def missing(source: str) -> HyperError | None:
     try:
         os.stat(source)  # noqa: PTH116 - a slash at the end counts, and Path drops it
     except FileNotFoundError:
-        return InvalidParameter(f"{refused}bind source path does not exist: {source}")
+        return Absent(f"{refused}bind source path does not exist: {source}")
     except OSError as error:
         return InvalidParameter(f"{refused}stat {source}: {(error.strerror or '').lower()}")
     return None
 
 
 def _check_recursion(mount: MountState) -> None:
+    """Raise InternalError for options about being read-only that can't go together."""
+    forced, top_alone = mount.read_only_force_recursive, mount.read_only_non_recursive
     conflict = ""
-    if mount.read_write:
-        conflict = "!ReadOnly"
-    elif mount.read_only_non_recursive:
-        conflict = "ReadOnlyNonRecursive"
+    if mount.read_write and (forced or top_alone):
+        option = "ReadOnlyNonRecursive" if top_alone else "ReadOnlyForceRecursive"
+        conflict = f"!ReadOnly && BindOptions.{option}"
+    elif forced and top_alone:
+        conflict = "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"
     if conflict:
-        raise InternalError(
-            f"mount options conflict: {conflict} && BindOptions.ReadOnlyForceRecursive"
-        )
+        raise InternalError(f"mount options conflict: {conflict}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,17 +124,16 @@ def _mount_of(path: str) -> _Mounted:
 def beneath(root: Path, subpath: str) -> Path:
     """Return an existing path below a volume; a link that leads out of it is refused; blocking.
 
-    Whatever a guest makes of the path afterwards: the jail binds it once, by the name found here,
-    which has no link left in it.
+    A guest may put a link into the path found here at any time: who mounts it opens it with
+    ``open_beneath``.
     """
     base = root.resolve()
-    combined = base / subpath
+    combined = base / os.path.normpath(subpath)
     try:
         found = combined.resolve(strict=True)
     except FileNotFoundError as error:
-        missing = os.path.normpath(combined)
         raise NotFound(
-            f"cannot access path {missing}: lstat {missing}: no such file or directory"
+            f"cannot access path {combined}: lstat {error.filename}: no such file or directory"
         ) from error
     except (OSError, RuntimeError) as error:
         words = "too many links"
@@ -135,3 +147,38 @@ def beneath(root: Path, subpath: str) -> Path:
             f"path concatenation escapes the base directory, base: {base}, subpath: {subpath}"
         )
     return found
+
+
+class _How(ctypes.Structure):
+    """``struct open_how`` of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def open_beneath(root: Path, path: Path) -> int:
+    """Open what ``beneath`` found, without following any link; blocking.
+
+    Returns a descriptor (O_PATH) that names it whatever becomes of its path. Raises InternalError
+    if a guest has changed the path meanwhile.
+    """
+    how = _How(flags=os.O_PATH | os.O_CLOEXEC, resolve=NO_MAGIC_LINKS | NO_LINKS | BENEATH, mode=0)
+    folder = -1
+    try:
+        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        name = os.fsencode(path.relative_to(root.resolve()))
+        size = ctypes.sizeof(how)
+        fd = int(_libc.syscall(SYS_OPENAT2, folder, name, ctypes.byref(how), size))
+        if fd < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InternalError(f"failed to open path {path} in a volume: {reason}") from error
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return fd

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from hyperstack.config import Config
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotFound
+from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.events import EventBus
 from hyperstack.ids import ContainerId
 from hyperstack.model import (
@@ -59,7 +59,7 @@ async def resolve(
     containers: Containers | None = None,
 ) -> dict[str, MountState]:
     made = await resolve_mounts(
-        volumes, config or ContainerConfig(), host, containers or Containers()
+        volumes, config or ContainerConfig(), host, containers or Containers(), ContainerId("new")
     )
     return {mount.destination: mount for mount in made}
 
@@ -223,3 +223,40 @@ async def test_volumes_from_takes_mounts_over_and_own_ones_win(volumes: LocalVol
     ):
         with pytest.raises(InvalidParameter, match=sentence):
             await resolve(volumes, HostConfig(volumes_from=(spec,)))
+
+
+async def test_what_a_failed_create_took_over_from_others_stays_theirs(
+    volumes: LocalVolumes,
+) -> None:
+    """Only what was made for it goes: the anonymous volume of the other holds the other's data."""
+    theirs = await volumes.create("")
+    (volumes.path(theirs) / "data").touch()
+    lent = MountState(
+        type="volume",
+        name=theirs.name,
+        source=str(volumes.path(theirs)),
+        destination="/lent",
+        anonymous=True,
+    )
+    host = HostConfig(volumes_from=("other",), binds=("/own", "no good:/x"))
+    with pytest.raises(InvalidParameter, match="invalid characters"):
+        await resolve(volumes, host, containers=Containers(other=(lent,)))
+    await volumes.abandon(ContainerId("new"))
+    assert [volume.name for volume in volumes.all()] == [theirs.name]
+    assert (volumes.path(theirs) / "data").exists()
+
+
+async def test_nobody_removes_what_a_container_in_the_making_has(volumes: LocalVolumes) -> None:
+    theirs = await volumes.create("")
+    lent = MountState(type="volume", name=theirs.name, source="/s", destination="/lent")
+    host = HostConfig(volumes_from=("other",), binds=("named:/n", "/own"))
+    made = await resolve(volumes, host, containers=Containers(other=(lent,)))
+    assert len(made) == 3
+    for mount in made.values():
+        with pytest.raises(Conflict, match=r"volume is in use - \[new\]"):
+            await volumes.remove(mount.name)
+    await volumes.drop_anonymous(made.values())
+    assert len(volumes.all()) == 3
+    await volumes.settle(ContainerId("new"))
+    await volumes.drop_anonymous(made.values())
+    assert [volume.name for volume in volumes.all()] == ["named"]

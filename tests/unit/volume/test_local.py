@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hyperstack.model import MountState
 from hyperstack.store.database import Database
 from hyperstack.volume.local import LocalVolumes
 from hyperstack.volume.options import MS_BIND, MS_RDONLY, HostMount, host_mount
+from hyperstack.volume.sources import beneath, open_beneath
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ async def test_a_volume_with_options_outlives_what_it_shows(
     assert volumes.path(made) == tmp_path / "volumes" / "data" / "_data"
     assert await volumes.create("data", options={}) == made
     assert await volumes.list_with_sizes() == []
-    await volumes.remove("data", users=())
+    await volumes.remove("data")
     assert target.is_dir()
 
 
@@ -127,17 +129,18 @@ async def test_no_disk_is_mounted_for_a_volume(volumes: LocalVolumes) -> None:
 async def test_a_volume_in_use_stays(volumes: LocalVolumes) -> None:
     await volumes.create("data")
     with pytest.raises(Conflict, match=r"remove data: volume is in use - \[abc\]"):
-        await volumes.remove("data", users=(ContainerId("abc"),))
+        await volumes.remove("data", users=lambda _: [ContainerId("abc")])
     with pytest.raises(NotFound, match="get ghost: no such volume"):
-        await volumes.remove("ghost", users=())
-    await volumes.remove("ghost", users=(), force=True)
+        await volumes.remove("ghost")
+    await volumes.remove("ghost", force=True)
 
 
 async def test_anonymous_volumes_go_with_their_last_container(volumes: LocalVolumes) -> None:
     kept, gone = await volumes.create(""), await volumes.create("")
     named = await volumes.create("named")
     mounts = [mount(v.name) for v in (kept, gone, named)]
-    await volumes.drop_anonymous(mounts, used=(kept.name,))
+    other = ContainerId("other")
+    await volumes.drop_anonymous(mounts, lambda name: [other] if name == kept.name else [])
     assert {v.name for v in volumes.all()} == {kept.name, "named"}
     assert not volumes.path(gone).exists()
 
@@ -145,10 +148,10 @@ async def test_anonymous_volumes_go_with_their_last_container(volumes: LocalVolu
 async def test_what_was_made_for_a_container_that_never_was_is_dropped(
     volumes: LocalVolumes, db: Database, tmp_path: Path
 ) -> None:
-    lost = await volumes.create("", pending=True)
-    held = await volumes.create("", pending=True)
-    settled = await volumes.create("", pending=True)
-    await volumes.settle([mount(settled.name)])
+    lost, held, settled = [
+        await volumes.create("", holder=ContainerId(name)) for name in ("lost", "held", "settled")
+    ]
+    await volumes.settle(ContainerId("settled"))
     (tmp_path / "volumes" / "stray").mkdir()
     later = LocalVolumes(Config(data_root=tmp_path), db, EventBus())
     assert await later.recover(used=(held.name,)) == 1
@@ -177,8 +180,28 @@ async def test_a_subpath_never_leaves_the_volume(volumes: LocalVolumes) -> None:
         await look("file/below")
 
 
-async def test_sizes_count_the_files(volumes: LocalVolumes) -> None:
+async def test_sizes_count_each_file_once_as_dockerd_does(volumes: LocalVolumes) -> None:
     made = await volumes.create("data")
     (volumes.path(made) / "d").mkdir()
     (volumes.path(made) / "d" / "file").write_bytes(b"x" * 5000)
-    assert [v.size for v in await volumes.list_with_sizes()] == [5000]
+    (volumes.path(made) / "again").hardlink_to(volumes.path(made) / "d" / "file")
+    (volumes.path(made) / "link").symlink_to("d/file")
+    assert [v.size for v in await volumes.list_with_sizes()] == [5000 + len("d/file")]
+
+
+async def test_a_link_that_a_guest_puts_into_a_path_meanwhile_is_not_followed(
+    volumes: LocalVolumes, tmp_path: Path
+) -> None:
+    made = await volumes.create("data")
+    root = volumes.path(made)
+    (root / "a" / "b").mkdir(parents=True)
+    found = beneath(root, "a/b")
+    os.close(open_beneath(root, found))
+    for name in ("a", "a/b"):
+        (root / name).rename(root / "away")
+        (root / name).symlink_to("/etc" if name == "a/b" else "away")
+        with pytest.raises(InternalError, match="failed to open path"):
+            open_beneath(root, found)
+        (root / name).unlink()
+        (root / "away").rename(root / name)
+    os.close(open_beneath(root, beneath(root, "a/..")))
