@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from hyperstack.errors import GuestError, InvalidParameter
 from hyperstack.guest import messages
+from hyperstack.guest.fields import numbered
 
 T = TypeVar("T")
 
@@ -89,15 +90,12 @@ def _plan(cls: type[Any]) -> _Plan:
 
 def _compile(cls: type[Any]) -> _Plan:
     hints = messages.field_types(cls)
-    declared = dataclasses.fields(cls)
-    fields = tuple(_field(f.name, f.metadata["tag"], hints[f.name]) for f in declared)
-    by_tag = {field.tag: field for field in fields}
-    if len(by_tag) != len(fields):
-        raise TypeError(f"{cls.__name__} uses a tag twice")
+    declared = numbered(cls)
+    fields = tuple(_field(f.name, number, hints[f.name]) for number, f in declared)
     return _Plan(
         fields=fields,
-        by_tag=by_tag,
-        defaults={f.name: f.default for f in declared},
+        by_tag={field.tag: field for field in fields},
+        defaults={f.name: f.default for _, f in declared},
     )
 
 

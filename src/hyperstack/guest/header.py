@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from hyperstack.guest import messages
+from hyperstack.guest.fields import numbered
 from hyperstack.guest.messages import EventKind, Frame, MountKind, Op, SourceKind, Stage
 
 
@@ -54,12 +55,11 @@ def header() -> str:
         lines += [f"    {_upper(enum.__name__)}_{m.name} = {m.value}," for m in enum]
         lines.append("};")
     for cls in message_types():
-        fields = dataclasses.fields(cls)
+        fields = numbered(cls)
         if fields:
             lines.append(f"enum hyper_field_{_upper(cls.__name__).lower()} {{")
             lines += [
-                f"    F_{_upper(cls.__name__)}_{f.name.upper()} = {f.metadata['tag']},"
-                for f in fields
+                f"    F_{_upper(cls.__name__)}_{f.name.upper()} = {number}," for number, f in fields
             ]
             lines.append("};")
     return "\n".join([*lines, "#endif", ""])

@@ -15,10 +15,9 @@ and a test keeps the two equal.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
 from typing import Any
 
-from hyperstack.guest.fields import flag, many, number, raw, tag, text
+from hyperstack.guest.fields import message
 from hyperstack.guest.numbers import (
     GUEST_ADDRESS,
     HEADER,
@@ -95,271 +94,270 @@ __all__ = [
 """What this module hands on of the two others, beside its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Empty:
     """Nothing to say."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Failure:
     """Payload of a reply whose code is an errno. ``detail`` is for people, one line."""
 
-    stage: int = number(1)
-    detail: str = text(2)
+    stage: int = 0
+    detail: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Setup:
     """Clock (ns since the epoch), fresh entropy, what the guest needs before the first container.
 
     ``share_tag`` is the virtio-fs tag of the sandbox's share (empty: none); the agent mounts it at
-    ``/share``. ``cgroup_controllers`` are enabled as far as the kernel has them.
+    ``/share``.
     """
 
-    clock_ns: int = number(1)
-    entropy: bytes = raw(2)
-    hostname: str = text(3)
-    share_tag: str = text(4)
+    clock_ns: int = 0
+    entropy: bytes = b""
+    hostname: str = ""
+    share_tag: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Info:
     """What the agent found."""
 
-    agent_version: str = text(1)
-    kernel_release: str = text(2)
-    kernel_version: str = text(3)
-    memory_total: int = number(4)
-    seccomp_actions: str = text(5)
+    agent_version: str = ""
+    kernel_release: str = ""
+    kernel_version: str = ""
+    memory_total: int = 0
+    seccomp_actions: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Started:
     """A process runs. ``pid`` is the one in the guest's first PID namespace."""
 
-    pid: int = number(1)
-    started_ns: int = number(2)
+    pid: int = 0
+    started_ns: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class ContainerRef:
     """A container by id."""
 
-    id: str = text(1)
+    id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class ProcessRef:
     """A process by handle."""
 
-    handle: int = number(1)
+    handle: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Signal:
     """A signal for a process, or for every process of its container."""
 
-    handle: int = number(1)
-    signal: int = number(2)
-    all: bool = flag(3)
+    handle: int = 0
+    signal: int = 0
+    all: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Resize:
     """A terminal's new size."""
 
-    handle: int = number(1)
-    rows: int = number(2)
-    columns: int = number(3)
+    handle: int = 0
+    rows: int = 0
+    columns: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Freeze:
     """Freeze or thaw a container's cgroup."""
 
-    id: str = text(1)
-    frozen: bool = flag(2)
+    id: str = ""
+    frozen: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Update:
     """New limits of a running container."""
 
-    id: str = text(1)
-    limits: Limits | None = tag(2)
+    id: str = ""
+    limits: Limits | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class NicStats:
     """Counters of one interface."""
 
-    name: str = text(1)
-    rx_bytes: int = number(2)
-    rx_packets: int = number(3)
-    rx_errors: int = number(4)
-    rx_dropped: int = number(5)
-    tx_bytes: int = number(6)
-    tx_packets: int = number(7)
-    tx_errors: int = number(8)
-    tx_dropped: int = number(9)
+    name: str = ""
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Stats:
     """Counters of a container: bytes, microseconds, tasks. ``memory_stat`` is the kernel's text."""
 
-    memory_current: int = number(1)
-    memory_max: int = number(2)
-    memory_stat: str = text(3)
-    pids_current: int = number(4)
-    pids_max: int = number(5)
-    cpu_usage_us: int = number(6)
-    cpu_user_us: int = number(7)
-    cpu_system_us: int = number(8)
-    cpu_periods: int = number(9)
-    cpu_throttled_periods: int = number(10)
-    cpu_throttled_us: int = number(11)
-    read_bytes: int = number(12)
-    write_bytes: int = number(13)
-    read_ops: int = number(14)
-    write_ops: int = number(15)
-    nics: tuple[NicStats, ...] = many(16)
-    oom_kills: int = number(17)
+    memory_current: int = 0
+    memory_max: int = 0
+    memory_stat: str = ""
+    pids_current: int = 0
+    pids_max: int = 0
+    cpu_usage_us: int = 0
+    cpu_user_us: int = 0
+    cpu_system_us: int = 0
+    cpu_periods: int = 0
+    cpu_throttled_periods: int = 0
+    cpu_throttled_us: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    read_ops: int = 0
+    write_ops: int = 0
+    nics: tuple[NicStats, ...] = ()
+    oom_kills: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Task:
     """One process as ps(1) would need it; times in clock ticks of 1/100 s, sizes in KiB."""
 
-    pid: int = number(1)
-    ppid: int = number(2)
-    uid: int = number(3)
-    gid: int = number(4)
-    user: str = text(5)
-    comm: str = text(6)
-    cmdline: str = text(7)
-    state: str = text(8)
-    tty: str = text(9)
-    start_ns: int = number(10)
-    utime: int = number(11)
-    stime: int = number(12)
-    vsz: int = number(13)
-    rss: int = number(14)
-    nice: int = number(15)
-    priority: int = number(16)
-    threads: int = number(17)
-    pgid: int = number(18)
-    sid: int = number(19)
+    pid: int = 0
+    ppid: int = 0
+    uid: int = 0
+    gid: int = 0
+    user: str = ""
+    comm: str = ""
+    cmdline: str = ""
+    state: str = ""
+    tty: str = ""
+    start_ns: int = 0
+    utime: int = 0
+    stime: int = 0
+    vsz: int = 0
+    rss: int = 0
+    nice: int = 0
+    priority: int = 0
+    threads: int = 0
+    pgid: int = 0
+    sid: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Top:
     """The processes of a container."""
 
-    tasks: tuple[Task, ...] = many(1)
+    tasks: tuple[Task, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class ProcessState:
     """A process, running or ended. ``code`` is 0-255, 128 + n after signal n.
 
-    ``stdin_taken`` is how far its stdin stream got; ``stdout_end`` and ``stderr_end`` are final
-    offsets, known once the stream ended (else 0).
+    ``stdin``, ``stdout`` and ``stderr`` are its streams' ids, ``stdin_taken`` is how far stdin got.
     """
 
-    handle: int = number(1)
-    container: str = text(2)
-    pid: int = number(3)
-    running: bool = flag(4)
-    code: int = number(5)
-    signal: int = number(6)
-    oom: bool = flag(7)
-    started_ns: int = number(8)
-    finished_ns: int = number(9)
-    stdin: int = number(10)
-    stdout: int = number(11)
-    stderr: int = number(12)
-    stdin_taken: int = number(13)
-    init: bool = flag(14)
+    handle: int = 0
+    container: str = ""
+    pid: int = 0
+    running: bool = False
+    code: int = 0
+    signal: int = 0
+    oom: bool = False
+    started_ns: int = 0
+    finished_ns: int = 0
+    stdin: int = 0
+    stdout: int = 0
+    stderr: int = 0
+    stdin_taken: int = 0
+    init: bool = False
     """The container's first process: when it ends, the container has ended."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class State:
     """All that the agent knows, for a daemon that has just come (back)."""
 
-    processes: tuple[ProcessState, ...] = many(1)
-    containers: tuple[str, ...] = many(2)
+    processes: tuple[ProcessState, ...] = ()
+    containers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class NicChange:
     """An interface to give to, or take from, a container's network namespace."""
 
-    container: str = text(1)
-    nic: Nic | None = tag(2)
+    container: str = ""
+    nic: Nic | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class ArchiveRequest:
     """A path in a container's root for cp. The tar goes over *stream*.
 
     ``path`` is resolved beneath the root with every link followed inside it (final link: not for
     STAT and GET, as Docker). PUT: ``path`` must be a directory; ``no_overwrite_dir_non_dir`` and
     ``copy_ids`` are Docker's query parameters. GET: names in the tar begin with the base name of
-    *path*; ``rename`` replaces it.
+    *path*.
     """
 
-    container: str = text(1)
-    path: str = text(2)
-    stream: int = number(3)
-    no_overwrite_dir_non_dir: bool = flag(4)
-    copy_ids: bool = flag(5)
+    container: str = ""
+    path: str = ""
+    stream: int = 0
+    no_overwrite_dir_non_dir: bool = False
+    copy_ids: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class PathStat:
     """What Docker's X-Docker-Container-Path-Stat needs. ``mode`` is st_mode, ``mtime_ns`` ns."""
 
-    name: str = text(1)
-    size: int = number(2)
-    mode: int = number(3)
-    mtime_ns: int = number(4)
-    link_target: str = text(5)
+    name: str = ""
+    size: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+    link_target: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class OwnerRequest:
     """Look a user up, or with ``group`` a group, by its name in the root's own files."""
 
-    container: str = text(1)
-    name: str = text(2)
-    group: bool = flag(3)
+    container: str = ""
+    name: str = ""
+    group: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Owner:
     """A uid or gid, at most 2**32 - 2."""
 
-    id: int = number(1)
+    id: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Change:
     """One changed path against the image; ``kind``: 0 modified, 1 added, 2 deleted."""
 
-    path: str = text(1)
-    kind: int = number(2)
+    path: str = ""
+    kind: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Changes:
     """All changed paths, sorted; cut at 100,000."""
 
-    changes: tuple[Change, ...] = many(1)
+    changes: tuple[Change, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class ExportRequest:
     """Stream a container's root as a tar.
 
@@ -367,54 +365,54 @@ class ExportRequest:
     ``more``: of that only what has changed since the last difference of the same container.
     """
 
-    container: str = text(1)
-    stream: int = number(2)
-    diff: bool = flag(3)
-    more: bool = flag(4)
+    container: str = ""
+    stream: int = 0
+    diff: bool = False
+    more: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Dns:
     """A DNS message (RFC 1035) from a container, or the answer to it."""
 
-    container: str = text(1)
-    query: int = number(2)
-    message: bytes = raw(3)
-    tcp: bool = flag(4)
+    container: str = ""
+    query: int = 0
+    message: bytes = b""
+    tcp: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class FileWrite:
     """New content of a FILE mount of a running container."""
 
-    container: str = text(1)
-    path: str = text(2)
-    content: bytes = raw(3)
+    container: str = ""
+    path: str = ""
+    content: bytes = b""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class SocketOpen:
     """Somebody has connected to a SOCKET mount, which *source* names as the mount does.
 
     ``connection`` is the agent's number, never used again while the guest runs.
     """
 
-    container: str = text(1)
-    source: str = text(2)
-    connection: int = number(3)
+    container: str = ""
+    source: str = ""
+    connection: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class SocketAnswer:
     """The streams that a connection gets, or the errno for which it gets none.
 
     ``output`` carries what the container sends, ``input`` what it receives.
     """
 
-    connection: int = number(1)
-    output: int = number(2)
-    input: int = number(3)
-    error: int = number(4)
+    connection: int = 0
+    output: int = 0
+    input: int = 0
+    error: int = 0
 
 
 OPS: dict[Op, tuple[type[Any], type[Any]]] = {

@@ -5,29 +5,27 @@ Part of the contract in ``messages``; see ``docs/agent-protocol.md``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from hyperstack.guest.fields import flag, many, number, raw, tag, text
+from hyperstack.guest.fields import message
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Source:
     """A disk or image as the guest finds it."""
 
-    kind: int = number(1)
-    path: str = text(2)
+    kind: int = 0
+    path: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Root:
     """A container's root: EROFS layers, uppermost first, under an overlay whose upper is *disk*."""
 
-    layers: tuple[Source, ...] = many(1)
-    disk: Source | None = tag(2)
-    read_only: bool = flag(3)
+    layers: tuple[Source, ...] = ()
+    disk: Source | None = None
+    read_only: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Mount:
     """A mount in a container. ``flags`` are MS_* of mount(2), ``target`` is made if missing.
 
@@ -37,98 +35,98 @@ class Mount:
     sibling: the file is then the sibling's own at that target, and *content* stands in for none.
     """
 
-    kind: int = number(1)
-    target: str = text(2)
-    source: str = text(3)
-    flags: int = number(4)
-    data: str = text(5)
-    content: bytes = raw(6)
-    mode: int = number(7)
-    copy_up: bool = flag(8)
-    uid: int = number(9)
-    gid: int = number(10)
+    kind: int = 0
+    target: str = ""
+    source: str = ""
+    flags: int = 0
+    data: str = ""
+    content: bytes = b""
+    mode: int = 0
+    copy_up: bool = False
+    uid: int = 0
+    gid: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Join:
     """A namespace (one CLONE_NEW* bit) shared with another container of the sandbox."""
 
-    namespace: int = number(1)
-    container: str = text(2)
+    namespace: int = 0
+    container: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Limits:
     """Limits of a container's cgroup; 0 = unset, -1 = no limit (``max``).
 
     Bytes, tasks, cgroup v2 weight (1-10000), microseconds.
     """
 
-    memory_max: int = number(1)
-    memory_low: int = number(2)
-    swap_max: int = number(3)
-    pids_max: int = number(4)
-    cpu_weight: int = number(5)
-    cpu_quota_us: int = number(6)
-    cpu_period_us: int = number(7)
-    oom_group: bool = flag(8)
+    memory_max: int = 0
+    memory_low: int = 0
+    swap_max: int = 0
+    pids_max: int = 0
+    cpu_weight: int = 0
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 0
+    oom_group: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Sysctl:
     """One kernel parameter of the container's namespaces; the name has dots."""
 
-    name: str = text(1)
-    value: str = text(2)
+    name: str = ""
+    value: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Device:
     """A device node to make beside the standard ones. ``type`` is ``c`` or ``b`` as a number."""
 
-    path: str = text(1)
-    type: int = number(2)
-    major: int = number(3)
-    minor: int = number(4)
-    mode: int = number(5)
-    uid: int = number(6)
-    gid: int = number(7)
+    path: str = ""
+    type: int = 0
+    major: int = 0
+    minor: int = 0
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Route:
     """A route: destination ``address/prefix``, gateway an address or empty (on link)."""
 
-    destination: str = text(1)
-    gateway: str = text(2)
+    destination: str = ""
+    gateway: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Nic:
     """A network interface, found in the guest by its MAC and moved into the container.
 
     ``mac`` is ``02:42:...``; ``addresses`` are ``address/prefix``; gateways may be empty.
     """
 
-    mac: str = text(1)
-    name: str = text(2)
-    mtu: int = number(3)
-    addresses: tuple[str, ...] = many(4)
-    gateway4: str = text(5)
-    gateway6: str = text(6)
-    routes: tuple[Route, ...] = many(7)
+    mac: str = ""
+    name: str = ""
+    mtu: int = 0
+    addresses: tuple[str, ...] = ()
+    gateway4: str = ""
+    gateway6: str = ""
+    routes: tuple[Route, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Rlimit:
     """A resource limit by the kernel's RLIMIT_* number; -1 is infinity."""
 
-    resource: int = number(1)
-    soft: int = number(2)
-    hard: int = number(3)
+    resource: int = 0
+    soft: int = 0
+    hard: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Process:
     """A process to start. ``handle`` (32 bits, not 0) and stream ids are the daemon's choice.
 
@@ -139,44 +137,44 @@ class Process:
     ``HOME`` is set from passwd where env has none, ``TERM`` only by the daemon.
     """
 
-    handle: int = number(1)
-    argv: tuple[str, ...] = many(2)
-    env: tuple[str, ...] = many(3)
-    cwd: str = text(4)
-    user: str = text(5)
-    groups: tuple[str, ...] = many(6)
-    tty: bool = flag(7)
-    rows: int = number(8)
-    columns: int = number(9)
-    stdin: int = number(10)
-    stdout: int = number(11)
-    stderr: int = number(12)
-    cap_bounding: int = number(13)
-    cap_effective: int = number(14)
-    cap_permitted: int = number(15)
-    cap_inheritable: int = number(16)
-    cap_ambient: int = number(17)
-    no_new_privs: bool = flag(18)
-    seccomp: bytes = raw(19)
-    rlimits: tuple[Rlimit, ...] = many(20)
-    umask: int = number(21)
+    handle: int = 0
+    argv: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    tty: bool = False
+    rows: int = 0
+    columns: int = 0
+    stdin: int = 0
+    stdout: int = 0
+    stderr: int = 0
+    cap_bounding: int = 0
+    cap_effective: int = 0
+    cap_permitted: int = 0
+    cap_inheritable: int = 0
+    cap_ambient: int = 0
+    no_new_privs: bool = False
+    seccomp: bytes = b""
+    rlimits: tuple[Rlimit, ...] = ()
+    umask: int = 0
     """The umask plus one; 0 leaves 0022."""
-    oom_score_adj: int = number(22)
+    oom_score_adj: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class RootMount:
     """Mount the root of a container (service sandbox: nothing runs in it).
 
     ``mounts`` are there for archives, as in a running container; exports and layers leave them out.
     """
 
-    id: str = text(1)
-    root: Root | None = tag(2)
-    mounts: tuple[Mount, ...] = many(3)
+    id: str = ""
+    root: Root | None = None
+    mounts: tuple[Mount, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Container:
     """A container to set up and start.
 
@@ -186,32 +184,32 @@ class Container:
     ``privileged``: no masking, sysfs and cgroups writable, every device of the guest.
     """
 
-    id: str = text(1)
-    root: Root | None = tag(2)
-    mounts: tuple[Mount, ...] = many(3)
-    hostname: str = text(4)
-    domainname: str = text(5)
-    namespaces: int = number(6)
-    joins: tuple[Join, ...] = many(7)
-    limits: Limits | None = tag(8)
-    sysctls: tuple[Sysctl, ...] = many(9)
-    devices: tuple[Device, ...] = many(10)
-    masked_paths: tuple[str, ...] = many(11)
-    readonly_paths: tuple[str, ...] = many(12)
-    nics: tuple[Nic, ...] = many(13)
-    process: Process | None = tag(14)
-    init: bool = flag(15)
-    privileged: bool = flag(16)
-    shm_size: int = number(17)
+    id: str = ""
+    root: Root | None = None
+    mounts: tuple[Mount, ...] = ()
+    hostname: str = ""
+    domainname: str = ""
+    namespaces: int = 0
+    joins: tuple[Join, ...] = ()
+    limits: Limits | None = None
+    sysctls: tuple[Sysctl, ...] = ()
+    devices: tuple[Device, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    process: Process | None = None
+    init: bool = False
+    privileged: bool = False
+    shm_size: int = 0
     """Bytes; 0 is the default, -1 no ``/dev/shm`` at all."""
-    dns: bool = flag(18)
+    dns: bool = False
     """Serve DNS at 127.0.0.11 in the container's network namespace by DNS_QUERY events."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@message
 class Exec:
     """A further process in a running container."""
 
-    container: str = text(1)
-    process: Process | None = tag(2)
-    privileged: bool = flag(3)
+    container: str = ""
+    process: Process | None = None
+    privileged: bool = False

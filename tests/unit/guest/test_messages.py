@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import pytest
 
 from hyperstack.guest import header, messages
+from hyperstack.guest.fields import message
 from tests.unit.guest.agent import NATIVE
 
 
@@ -23,8 +21,9 @@ def test_every_operation_and_event_has_its_messages() -> None:
     assert set(messages.EVENTS) == set(messages.EventKind)
 
 
-@pytest.mark.parametrize("cls", header.message_types(), ids=lambda cls: cls.__name__)
-def test_tags_are_small_positive_and_used_once(cls: type[Any]) -> None:
-    tags = [field.metadata["tag"] for field in dataclasses.fields(cls)]
-    assert len(set(tags)) == len(tags)
-    assert all(0 < tag < 1 << 16 for tag in tags)
+def test_a_field_that_is_not_empty_when_absent_is_refused() -> None:
+    class Wrong:
+        count: int = 3
+
+    with pytest.raises(TypeError, match=r"Wrong\.count is not empty"):
+        message(Wrong)
