@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "bpf.h"
+#include "link.h"
 #include "loop.h"
 #include "request.h"
 #include "state.h"
@@ -122,7 +123,8 @@ static void on_datagram(void *context, uint32_t events)
             recvfrom(dns->udp, data, sizeof data, 0, (struct sockaddr *)&query.from, &size);
         if (length < 0)
             return;
-        if (length >= HEADER)
+        /* A flood is dropped rather than let it cost the connection. */
+        if (length >= HEADER && !link_busy())
             ask(dns, &query, data, (size_t)length);
     }
 }
@@ -180,7 +182,7 @@ static void on_stream(void *context, uint32_t events)
         return;
     if (got > 0)
         connection->length += (size_t)got;
-    if (got <= 0 || !take_messages(connection))
+    if (got <= 0 || link_busy() || !take_messages(connection))
         hang_up(connection);
 }
 

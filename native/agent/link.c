@@ -69,6 +69,11 @@ static size_t queued(void)
     return conn.queue.end - conn.queue.begin;
 }
 
+bool link_busy(void)
+{
+    return queued() >= QUEUE_SOFT;
+}
+
 /* Makes room for `length` bytes behind what is queued. */
 static bool queue_room(size_t length)
 {

@@ -17,6 +17,7 @@ uint32_t link_current(void); /* its number, 0: nobody is connected */
 bool link_send(const void *head, size_t head_length, const void *payload, size_t length);
 void link_offer(struct output *output);  /* it may have something to send */
 void link_forget(struct output *output); /* it has nothing more to send and may be freed */
+bool link_busy(void); /* so much waits to be sent that nothing is to be added unasked */
 void link_flush(void);                   /* sends what can be sent now */
 /* Ends the connection, but from the loop: the caller may be in the middle of something. */
 void link_break(void);

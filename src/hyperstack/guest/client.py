@@ -514,8 +514,10 @@ class AgentClient:
                 # A defect of the listener must not cost the guest its connection.
                 log.exception("an event of the guest's agent could not be handled")
             return
-        self._events.append(event)
-        if len(self._events) > MAX_EVENTS:
+        if len(self._events) < MAX_EVENTS:
+            self._events.append(event)
+        elif event.kind is not EventKind.DNS_QUERY:
+            # Any program in a container may ask as much as it likes, and asks again.
             raise ProtocolError("the guest's agent sends more events than can be kept")
 
 
