@@ -15,7 +15,7 @@ int containers_init(void);
 struct container *container_find(const char *id);
 /* Calls fn for each container whose root is mounted. */
 void container_each(void (*fn)(void *context, const char *id), void *context);
-/* Descriptor (close-on-exec, the caller closes it) of the mounted root as the container sees it:
+/* Descriptor (O_PATH, close-on-exec, the caller closes it) of the mounted root as the container sees it:
  * of a running container /proc/PID/root with its volumes, else the overlay. -errno. */
 int container_root_fd(const struct container *container);
 /* The upper directory and the layers (uppermost first) of its overlay, as descriptors; the caller

@@ -45,7 +45,8 @@ static int rewrite(const struct container *container, size_t number, const struc
 {
     char path[CONTAINER_PATH];
     snprintf(path, sizeof path, "/c/%s/files/%zu", container->id, number);
-    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    /* O_NONBLOCK: a lease that the container holds on it is no reason to wait (fcntl(2)). */
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return errno;
     ssize_t length = (ssize_t)content->length;

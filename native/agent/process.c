@@ -6,7 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 #include "request.h"
 #include "stream.h"
 
-enum { MAX_PROCESSES = 4096 };
+enum { MAX_PROCESSES = 4096, PTMX_MAJOR = 5, PTMX_MINOR = 2 };
 
 static struct process *processes;
 static unsigned process_count;
@@ -156,8 +157,22 @@ int process_pipes(struct process *process, int child[3])
     return 0;
 }
 
+/* The packet comes from a child that runs in the container's reach: it is believed once, and only
+ * what can't make the agent wait. */
+static bool good_terminal(const struct process *process, int master)
+{
+    struct stat found;
+    return process->names.tty && !process->has_terminal && !fstat(master, &found) &&
+           S_ISCHR(found.st_mode) && found.st_rdev == makedev(PTMX_MAJOR, PTMX_MINOR);
+}
+
 void process_terminal(struct process *process, int master)
 {
+    if (!good_terminal(process, master)) {
+        close(master);
+        return;
+    }
+    process->has_terminal = true;
     /* Input has a descriptor of its own, since the loop knows each only once. */
     int copy = process->input ? fcntl(master, F_DUPFD_CLOEXEC, 0) : -1;
     fcntl(master, F_SETFD, FD_CLOEXEC);

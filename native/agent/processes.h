@@ -14,6 +14,7 @@ struct process {
     pid_t pid;    /* 0: not started */
     bool running; /* as the daemon sees it: until its container is empty */
     bool dead;    /* reaped: the pid may be somebody else's */
+    bool has_terminal;
     bool oom;
     int code, signal;
     int64_t started_ns, finished_ns;

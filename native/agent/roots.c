@@ -16,9 +16,9 @@
 
 enum { MOUNT_MS = 30000, TRIM_MS = 60000 };
 
-static int open_folder(const char *path)
+static int open_folder(const char *path, int flags)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(path, flags | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
@@ -31,14 +31,15 @@ int container_root_fd(const struct container *container)
         snprintf(path, sizeof path, "/proc/%d/root", container->pid);
     else
         snprintf(path, sizeof path, "/c/%s/%s", container->id, container->viewed ? "view" : "root");
-    return open_folder(path);
+    /* O_PATH: to open what a container may have mounted there can take as long as it likes. */
+    return open_folder(path, O_PATH);
 }
 
 int container_upper_fd(const struct container *container)
 {
     char path[CONTAINER_PATH];
     snprintf(path, sizeof path, "/c/%s/disk/upper", container->id);
-    return open_folder(path);
+    return open_folder(path, O_RDONLY);
 }
 
 int container_layer_fds(const struct container *container, int *fds, size_t most)
@@ -47,7 +48,7 @@ int container_layer_fds(const struct container *container, int *fds, size_t most
     size_t count = container->layers.count < most ? container->layers.count : most;
     for (size_t i = 0; i < count; i++) {
         snprintf(path, sizeof path, "/l/%u", container->layers.numbers[i]);
-        fds[i] = open_folder(path);
+        fds[i] = open_folder(path, O_RDONLY);
         if (fds[i] < 0) {
             int error = fds[i];
             while (i--)
@@ -187,7 +188,7 @@ static int trim_work(void *argument, struct writer *answer, struct failure *fail
     const struct container *container = argument;
     struct fstrim_range range = {.len = UINT64_MAX};
     snprintf(path, sizeof path, "/c/%s/disk", container->id);
-    int fd = open_folder(path);
+    int fd = open_folder(path, O_RDONLY);
     int error = fd < 0 ? -fd : ioctl(fd, FITRIM, &range) ? errno : 0;
     return error ? fail_errno(failure, STAGE_OTHER, error, "trimming the disk") : 0;
 }

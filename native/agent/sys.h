@@ -4,6 +4,7 @@
 #ifndef HYPER_SYS_H
 #define HYPER_SYS_H
 
+#include <errno.h>
 #include <linux/openat2.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,11 +42,19 @@ static inline pid_t sys_clone3(struct sys_clone_args *args)
     return (pid_t)syscall(SYS_clone3, args, sizeof *args);
 }
 
+/* Where a ".." meets anybody's rename the kernel can't tell whether it led out, and says EAGAIN:
+ * tried again, but not for as long as a container likes to rename. */
 static inline int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode,
                               uint64_t resolve)
 {
     struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
-    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    int fd = -1;
+    for (int tries = 0; tries < 128 && fd < 0; tries++) {
+        fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+        if (fd < 0 && errno != EAGAIN)
+            break;
+    }
+    return fd;
 }
 
 static inline int sys_open_tree(int dir, const char *path, int flags)

@@ -2,10 +2,12 @@
  * usage: probe listen PORT       binds UDP and TCP, says "bound", waits
  *        probe ask ADDRESS PORT  sends stdin unconnected, says where the answer comes from
  *        probe flood ADDRESS PORT COUNT
- *        probe ptrace PID        says whether the process can be looked into */
+ *        probe ptrace PID        says whether the process can be looked into
+ *        probe lease PATH        takes a lease on a file, says "leased", keeps it */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +81,17 @@ static int look_into(const char *pid)
     return 0;
 }
 
+static int lease(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    signal(SIGIO, SIG_IGN); /* by which the kernel asks to give it back */
+    if (fd < 0 || fcntl(fd, F_SETLEASE, F_RDLCK))
+        return fail("lease");
+    puts("leased");
+    fflush(stdout);
+    return pause();
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "listen"))
@@ -89,5 +102,7 @@ int main(int argc, char **argv)
         return flood(argv[2], argv[3], atoi(argv[4]));
     if (argc == 3 && !strcmp(argv[1], "ptrace"))
         return look_into(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "lease"))
+        return lease(argv[2]);
     return 2;
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from hyperstack.guest import messages
@@ -26,11 +28,14 @@ async def test_kernel_files_are_mounted_as_docker_mounts_them(guest: Machine) ->
     mounts = {line.split()[1]: line.split() for line in ran.text.splitlines()}
     assert mounts["/"][2] == "overlay"
     assert mounts["/sys"][3].startswith("ro,nosuid,nodev,noexec")
-    assert mounts["/sys/fs/cgroup"][2] == "cgroup2"
+    assert mounts["/sys/fs/cgroup"][::2][:2] == ["cgroup", "cgroup2"]
     assert mounts["/sys/fs/cgroup"][3].startswith("ro,")
     assert "gid=5,mode=620,ptmxmode=666" in mounts["/dev/pts"][3]
+    assert mounts["/dev/shm"][::2][:2] == ["shm", "tmpfs"]
     assert "size=65536k" in mounts["/dev/shm"][3]
     assert mounts["/dev/mqueue"][2] == "mqueue"
+    order = ("/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm")
+    assert [target for target in mounts if target in order] == list(order)
     assert mounts["/proc/sys"][3].startswith("ro,")
 
 
@@ -118,6 +123,23 @@ async def test_a_private_file_is_mounted_and_can_be_rewritten(guest: Machine) ->
             Op.FILE_WRITE, messages.FileWrite(container=container.id, path="/etc/passwd")
         )
     assert failure.value.errno == 2
+    await guest.remove(container)
+
+
+async def test_a_lease_on_a_private_file_holds_nobody_up(guest: Machine) -> None:
+    hosts = Mount(kind=MountKind.FILE, target="/etc/hosts", content=b"127.0.0.1 box\n")
+    container = guest.container("probe", "lease", "/etc/hosts", mounts=(hosts,))
+    await guest.start(container)
+    assert container.process is not None
+    output = guest.client.open_output(container.process.stdout)
+    assert (await anext(output))[1] == b"leased\n"
+    with pytest.raises(AgentFailure) as failure:
+        await guest.client.call(
+            Op.FILE_WRITE,
+            messages.FileWrite(container=container.id, path="/etc/hosts", content=b"new\n"),
+            timeout=10.0,
+        )
+    assert failure.value.errno == errno.EAGAIN
     await guest.remove(container)
 
 
