@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -246,6 +245,8 @@ static int become(struct child *child)
     char **env = environment(child);
     if (!env)
         return fail(failure, STAGE_OTHER, ENOMEM, "no memory for the environment");
+    if (child->spec->init)
+        init_title(process->argv.items);
     if (identity_take(process, &child->user, failure) ||
         program_find(process, env, path, failure))
         return -1;
@@ -271,8 +272,6 @@ _Noreturn void child_main(const struct launch *launch, int status)
                            .netlink = -1,
                            .room = {-1, -1, NULL}};
     child_signals();
-    /* What already runs in the container can see this process from now on: not its memory. */
-    prctl(PR_SET_DUMPABLE, 0);
     setsid();
     if (!oom_score_set(child.process, &child.failure) && !take_stdio(&child) &&
         !(launch->exec ? further_process(&child) : first_process(&child)))

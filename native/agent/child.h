@@ -92,5 +92,7 @@ int program_find(const struct process_spec *process, char **env, char path[PATH_
 /* init.c: this process becomes the container's PID 1 that reaps and forwards signals; returns only
  * in the new child, which is to execute the program, and in neither when it fails (-1). */
 int init_split(bool tty, struct failure *failure);
+/* Before, while this may still be done: this process is seen to be docker-init with its command. */
+void init_title(char *const *argv);
 
 #endif

@@ -51,7 +51,7 @@ static int make_standard(struct failure *failure)
     static const char *const links[][2] = {
         {"/proc/self/fd", "/dev/fd"},         {"/proc/self/fd/0", "/dev/stdin"},
         {"/proc/self/fd/1", "/dev/stdout"},   {"/proc/self/fd/2", "/dev/stderr"},
-        {"/proc/kcore", "/dev/core"},         {"pts/ptmx", "/dev/ptmx"},
+        {"pts/ptmx", "/dev/ptmx"},
     };
     for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++)
         if (mknod(nodes[i].path, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)))
@@ -59,6 +59,8 @@ static int make_standard(struct failure *failure)
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
         if (symlink(links[i][0], links[i][1]))
             return fail_errno(failure, STAGE_DEVICE, errno, "linking %s", links[i][1]);
+    if (!access("/proc/kcore", F_OK) && symlink("/proc/kcore", "/dev/core"))
+        return fail_errno(failure, STAGE_DEVICE, errno, "linking /dev/core");
     return 0;
 }
 

@@ -2,6 +2,8 @@
  * orphans, and ends with the program's exit code, as docker-init (tini) does. */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -29,6 +31,24 @@ static _Noreturn void serve(pid_t program, const sigset_t *all)
             kill(program, signal_number);
         reap(program);
     }
+}
+
+/* prctl(2), PR_SET_MM: the heap lies below the stack where the arguments are, so the beginning is
+ * moved first. Only how it looks depends on it: a kernel that says no is let alone. */
+void init_title(char *const *argv)
+{
+    static const char head[] = "/sbin/docker-init\0--";
+    size_t length = sizeof head;
+    for (char *const *at = argv; *at; at++)
+        length += strlen(*at) + 1;
+    char *title = malloc(length), *end = title + sizeof head;
+    if (!title)
+        return;
+    memcpy(title, head, sizeof head);
+    for (char *const *at = argv; *at; at++)
+        end = stpcpy(end, *at) + 1;
+    if (!prctl(PR_SET_MM, PR_SET_MM_ARG_START, title, 0, 0))
+        prctl(PR_SET_MM, PR_SET_MM_ARG_END, end, 0, 0);
 }
 
 int init_split(bool tty, struct failure *failure)

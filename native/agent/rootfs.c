@@ -61,13 +61,19 @@ static int real_folder(const char *path, struct failure *failure)
                 path);
 }
 
-static int put(const char *type, const char *target, unsigned long flags, const char *data,
-               struct failure *failure)
+static int put_named(const char *name, const char *type, const char *target, unsigned long flags,
+                     const char *data, struct failure *failure)
 {
-    if (!mount(type, target, type, flags, data))
+    if (!mount(name, target, type, flags, data))
         return 0;
     return fail_errno(failure, STAGE_MOUNT, errno, "error mounting \"%s\" to rootfs at \"%s\"", type,
                       target);
+}
+
+static int put(const char *type, const char *target, unsigned long flags, const char *data,
+               struct failure *failure)
+{
+    return put_named(type, type, target, flags, data, failure);
 }
 
 static int make_shm(const struct container_spec *spec, const struct room *room,
@@ -84,12 +90,13 @@ static int make_shm(const struct container_spec *spec, const struct room *room,
     }
     int64_t size = spec->shm_size ? spec->shm_size : 64 << 20;
     snprintf(data, sizeof data, "mode=1777,size=%lld", (long long)size);
-    return put("tmpfs", "/dev/shm", KERNEL_FLAGS, data, failure);
+    return put_named("shm", "tmpfs", "/dev/shm", KERNEL_FLAGS, data, failure);
 }
 
 static int make_dev(const struct container_spec *spec, const struct room *room,
                     struct failure *failure)
 {
+    static const char pts[] = "newinstance,ptmxmode=0666,mode=0620,gid=5";
     if (mounts_cover(spec, "/dev"))
         return 0;
     if (real_folder("/dev", failure) ||
@@ -98,14 +105,21 @@ static int make_dev(const struct container_spec *spec, const struct room *room,
     if (mkdir("/dev/pts", 0755) || (spec->shm_size >= 0 && mkdir("/dev/shm", 01777)) ||
         mkdir("/dev/mqueue", 0755))
         return fail_errno(failure, STAGE_MOUNT, errno, "making folders in /dev");
-    if (devices_make(spec, room->devices, failure) || make_shm(spec, room, failure))
+    if (devices_make(spec, room->devices, failure))
         return -1;
-    if (put("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5",
-            failure))
+    return put("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, pts, failure);
+}
+
+/* What lies in /dev, but comes after /sys in the order of moby's oci/defaults.go. */
+static int make_ipc(const struct container_spec *spec, const struct room *room,
+                    struct failure *failure)
+{
+    if (mounts_cover(spec, "/dev"))
+        return 0;
+    if (!mounts_cover(spec, "/dev/mqueue") &&
+        put("mqueue", "/dev/mqueue", KERNEL_FLAGS, NULL, failure))
         return -1;
-    return mounts_cover(spec, "/dev/mqueue")
-               ? 0
-               : put("mqueue", "/dev/mqueue", KERNEL_FLAGS, NULL, failure);
+    return make_shm(spec, room, failure);
 }
 
 static int make_sys(const struct container_spec *spec, struct failure *failure)
@@ -117,7 +131,7 @@ static int make_sys(const struct container_spec *spec, struct failure *failure)
         return -1;
     return mounts_cover(spec, "/sys/fs/cgroup")
                ? 0
-               : put("cgroup2", "/sys/fs/cgroup", flags, NULL, failure);
+               : put_named("cgroup", "cgroup2", "/sys/fs/cgroup", flags, NULL, failure);
 }
 
 /* What programs look for, made where it is missing as moby's daemon/initlayer does. Mount points are
@@ -145,7 +159,10 @@ int rootfs_standard(const struct container_spec *spec, const struct room *room,
         return -1;
     if (real_folder("/proc", failure) || put("proc", "/proc", KERNEL_FLAGS, NULL, failure))
         return -1;
-    return make_dev(spec, room, failure) || make_sys(spec, failure) ? -1 : 0;
+    return make_dev(spec, room, failure) || make_sys(spec, failure) ||
+                   make_ipc(spec, room, failure)
+               ? -1
+               : 0;
 }
 
 /* Hiding */
