@@ -18,7 +18,7 @@
 #define TOP "/sys/fs/cgroup"
 #define PARENT TOP "/c"
 
-enum { DEPTH_MOST = 16, EVENTS_ROOM = 512 };
+enum { DEPTH_MOST = 256, EVENTS_ROOM = 512 };
 
 static void enable(const char *group)
 {

@@ -125,8 +125,13 @@ static pid_t clone_child(const struct launch *launch, int *pidfd)
 {
     bool joined = joins_pid(launch);
     int home = joined ? open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC) : -1;
-    if (joined && (home < 0 || enter_pid(launch)))
+    if (joined && (home < 0 || enter_pid(launch))) {
+        int error = errno;
+        if (home >= 0)
+            close(home);
+        errno = error;
         return -1;
+    }
     bool new_pid = !launch->exec && !joined && launch->spec->namespaces & CLONE_NEWPID;
     struct sys_clone_args args = {
         .flags = SYS_CLONE_PIDFD | SYS_CLONE_INTO_CGROUP | (new_pid ? CLONE_NEWPID : 0u),

@@ -1,6 +1,7 @@
 /* The mounts that a container asks for: folders and files of the sandbox's share, tmpfs, private
- * files, sockets of the host (messages.py: Mount). What lies outside the root is taken as detached mounts before the root
- * is changed, and put in place from inside, where no path can lead out any more. */
+ * files, sockets of the host (messages.py: Mount). What lies outside the root is taken as detached
+ * mounts before the root is changed, and put in place from inside, where no path can lead out any
+ * more. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

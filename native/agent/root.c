@@ -140,7 +140,6 @@ static int make_folders(const char *id, struct failure *failure)
     return 0;
 }
 
-/* Without a disk the guest's memory takes the changes. */
 /* A disk that was just plugged in may have the node of one that was taken out before. */
 static int mount_ext4(const char *path, const char *target)
 {
@@ -154,6 +153,7 @@ static int mount_ext4(const char *path, const char *target)
     return -1;
 }
 
+/* Without a disk the guest's memory takes the changes. */
 static int mount_disk(const char *id, const struct source_spec *disk, struct failure *failure)
 {
     char target[CONTAINER_PATH], path[PATH_MOST + 1];

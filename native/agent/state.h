@@ -74,7 +74,7 @@ void container_close_run(struct container *container);
 /* Unmounts its root in a helper and forgets it, then calls done with 0 or -errno. */
 void container_unmount(struct container *container, void (*done)(void *context, int error),
                        void *context);
-/* From cgroup.events (watch.c): answers a freeze that waits, tells of OOM kills. */
+/* From the events of its cgroup: answers a freeze that waits, tells of OOM kills. */
 void freeze_changed(struct container *container);
 void oom_changed(struct container *container);
 void freeze_abandon(struct container *container); /* the container ends */
