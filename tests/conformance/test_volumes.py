@@ -211,3 +211,53 @@ def test_requests_about_volumes_are_answered_as_by_engine_28(host: Host) -> None
     pruned = ask(host, "POST", '/volumes/prune?filters={"label":["none"]}')[1]
     assert pruned == {"VolumesDeleted": [], "SpaceReclaimed": 0}
     assert ask(host, "POST", "/volumes/prune")[1]["VolumesDeleted"] == [anonymous["Name"]]
+
+
+def test_a_container_that_is_removed_before_its_first_start_leaves_its_volume_filled(
+    host: Host, filled: str
+) -> None:
+    host.docker("create", "--name", "never", "-v", "left:/data", "-v", "/data/sub", filled)
+    host.docker("rm", "never")
+    assert run(host, "-v", "left:/v", "cat /v/f") == "d\n"
+
+
+def mount_of(volume: str, path: str) -> dict[str, object]:
+    """A body that shows a path in a volume."""
+    options = {"Subpath": path}
+    mount = {"Type": "volume", "Source": volume, "Target": "/v", "VolumeOptions": options}
+    script = "ls /v; touch /v/new && echo writable"
+    return {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", script],
+        "HostConfig": {"Mounts": [mount]},
+    }
+
+
+def test_a_path_in_a_volume_is_all_that_a_container_sees_of_it(host: Host) -> None:
+    run(host, "-v", "whole:/v", "mkdir -p /v/a/b; ln -s a /v/in; ln -s /etc /v/out; touch /v/a/f")
+    for path, shown in (("a", "b\nf\n"), ("in/b", ""), (".", "a\nin\nout\n"), ("a/..", None)):
+        status, made = ask(host, "POST", "/containers/create", mount_of("whole", path))
+        assert status == 201, made
+        done = host.docker("start", "-a", made["Id"], check=False)
+        assert "writable" in done.out, done
+        assert shown is None or done.out == f"{shown}writable\n"
+        run(host, "-v", "whole:/v", "rm -f /v/new /v/a/new /v/a/b/new")
+    for path, status, words in (
+        ("out", 400, "path concatenation escapes the base directory"),
+        ("a/none/x", 404, "/_data/a/none: no such file or directory"),
+    ):
+        made = ask(host, "POST", "/containers/create", mount_of("whole", path))[1]
+        found = ask(host, "POST", f"/containers/{made['Id']}/start")
+        assert found[0] == status, found
+        assert words in found[1]["message"]
+
+
+def test_a_mount_in_proc_is_refused_in_the_words_of_runc(host: Host, tmp_path: Path) -> None:
+    for target, words in (
+        ("/proc", '"/proc" cannot be mounted because it is not of type proc'),
+        ("/proc/x", '"/proc/x" cannot be mounted because it is inside /proc'),
+    ):
+        done = host.docker("run", "--rm", "-v", f"{tmp_path}:{target}", "busybox", check=False)
+        assert words in done.err
+    (tmp_path / "told").write_text("7.00 7.00\n")
+    assert run(host, "-v", f"{tmp_path}/told:/proc/uptime", "cat /proc/uptime") == "7.00 7.00\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.guest.client import AgentFailure
@@ -21,6 +21,11 @@ PREFIX = (
     "runc create failed: unable to start container process: "
 )
 RUNTIME = PREFIX.removesuffix("unable to start container process: ")
+_TOLD_BY_LXCFS = frozenset(
+    "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid "
+    "sys/crypto/fips_enabled".split()
+)
+"""Files below /proc that others may stand for."""
 _NOT_A_DIRECTORY = ": not a directory"
 _MOUNT = re.compile(r'error mounting "/m\d+" to rootfs at "([^"]*)"')
 
@@ -58,6 +63,25 @@ def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> Hyp
         return InternalError(f"{PREFIX}error during container init: {told}")
     stage = Stage(failure.stage).name.lower() if failure.stage in list(Stage) else "guest"
     return InternalError(f"{PREFIX}{stage}: {detail}")
+
+
+def check_targets(mounts: Iterable[tuple[str, str]]) -> None:
+    """Refuse mounts, given by source and target, that would hide what the kernel tells in /proc.
+
+    Raises InternalError in runc's words (``checkProcMount``).
+    """
+    for source, target in mounts:
+        inside = target.removeprefix("/proc/")
+        if target == "/proc":
+            reason = "it is not of type proc"
+        elif inside != target and inside not in _TOLD_BY_LXCFS:
+            reason = "it is inside /proc"
+        else:
+            continue
+        raise InternalError(
+            f'{PREFIX}error during container init: error mounting "{source}" to rootfs at '
+            f'"{target}": "{target}" cannot be mounted because {reason}'
+        )
 
 
 def _on_the_host(detail: str, mounts: Sequence[MountState]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hyperstack.engine import disks, joining, networking, sockets
 from hyperstack.engine.core import Core
+from hyperstack.engine.refusals import check_targets
 from hyperstack.engine.sandbox import Sandbox, SandboxPlan, check_layers, layer_name
 from hyperstack.engine.spec import Rooms
 from hyperstack.engine.tmpfs import parse_tmpfs
@@ -18,7 +19,7 @@ from hyperstack.guest.messages import MountKind
 from hyperstack.model import Container, HostConfig, MountState
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Runtime, most_processes
-from hyperstack.volume.share import ShareMount
+from hyperstack.volume.shown import ShareMount
 
 MiB = 1 << 20
 DISK = "scratch"
@@ -87,6 +88,8 @@ async def prepare(
         for options in container.host.tmpfs.values():
             parse_tmpfs(options)
     mounts = await _mounts(core, container, prefix, service) if mounted else _Mounts()
+        check_targets((mount.source or "tmpfs", mount.destination) for mount in container.mounts)
+        check_targets(("tmpfs", posixpath.normpath(path)) for path in container.host.tmpfs)
     host = container.host
     joiners = [] if service else joining.followers(core, container)
     everybody = [host, *(joiner.host for joiner in joiners)]
@@ -139,7 +142,8 @@ async def _mounts(core: Core, container: Container, prefix: str, service: bool) 
             found.sockets[f"/{name}"] = end.path
             found.mounts.append(sockets.mount(end, f"/{name}", mount.destination, flags))
             continue
-        shown = share_mount(name, source, mount)
+        inside = core.volumes.path(core.volumes.get(mount.name)) if mount.subpath else None
+        shown = share_mount(name, source, mount, inside)
         if service and shown.read_only and fills(core, container, mount):
             # Only the agent runs there, and fills it before it makes it read-only.
             shown = replace(shown, read_only=not await asyncio.to_thread(is_empty, source))
@@ -156,8 +160,10 @@ async def _mounts(core: Core, container: Container, prefix: str, service: bool) 
     return found
 
 
-def share_mount(name: str, source: Path, mount: MountState) -> ShareMount:
-    """Say how the host shows *source* to the guest."""
+def share_mount(
+    name: str, source: Path, mount: MountState, inside: Path | None = None
+) -> ShareMount:
+    """Say how the host shows *source*, which lies *inside* a volume, to the guest."""
     return ShareMount(
         name=name,
         source=source,
@@ -165,6 +171,7 @@ def share_mount(name: str, source: Path, mount: MountState) -> ShareMount:
         recursive=not mount.non_recursive,
         read_only_below=not mount.read_only_non_recursive,
     )
+        beneath=inside,
 
 
 def is_empty(folder: Path) -> bool:

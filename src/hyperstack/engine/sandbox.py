@@ -8,6 +8,7 @@ taken so far is given back in reverse. A later daemon adopts what it finds by th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -37,7 +38,8 @@ from hyperstack.store.database import Database
 from hyperstack.vmm.base import Disk, Driver, Machine, MachineSpec, Runtime, Tap
 from hyperstack.volume import extend
 from hyperstack.volume.share import TAG as SHARE_TAG
-from hyperstack.volume.share import Share, ShareMount
+from hyperstack.volume.share import Share
+from hyperstack.volume.shown import ShareMount
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ NO_SHARE = (
     "none while it runs: create this container before that one is started, or give that one a "
     "volume, too"
 )
+ENDING = 2.0
+"""Seconds within which a machine whose virtiofsd has ended is seen to have ended as well."""
 LOSSES, LOSSES_WITHIN = 5, 60.0
 """Connections lost within so many seconds after which no further one is made."""
 
@@ -226,8 +230,13 @@ class Sandboxes:
         except BaseException:
             await self._tasks.carry_through(f"undo of {row.id[:12]}", self._undo(row, machine))
             raise
-        self._tasks.start(f"connection {row.id[:12]}", self._keep_connected(sandbox))
+        self._watch(sandbox)
         return sandbox
+
+    def _watch(self, sandbox: Sandbox) -> None:
+        """Look after a sandbox whose agent is connected."""
+        self._tasks.start(f"connection {sandbox.id[:12]}", self._keep_connected(sandbox))
+        self._watch_share(sandbox)
 
     async def _spec(
         self, row: SandboxRow, plan: SandboxPlan, netns: Path, agent: Tap, nics: tuple[Tap, ...]
@@ -332,6 +341,7 @@ class Sandboxes:
         folders = [folder for folder in self._cgroups.folders(row.id) if folder.is_dir()]
         await self._shares.start(row.id, row.uid, mounts, folders, path)
         row.share = self._shares.server(row.id)
+        self._watch_share(sandbox)
         await self.remember(sandbox)  # the guest keeps to this server from now on
 
     async def unshare(self, sandbox: Sandbox, names: Sequence[str]) -> None:
@@ -366,8 +376,22 @@ class Sandboxes:
             await machine.kill()
             return None
         self.live[row.id] = sandbox
-        self._tasks.start(f"connection {row.id[:12]}", self._keep_connected(sandbox))
+        self._watch(sandbox)
         return sandbox
+
+    def _watch_share(self, sandbox: Sandbox) -> None:
+        if (server := sandbox.row.share) is not None:
+            self._tasks.start(f"share {sandbox.id[:12]}", self._keep_shared(sandbox, server))
+
+    async def _keep_shared(self, sandbox: Sandbox, server: tuple[int, int]) -> None:
+        """Kill a machine whose files nobody serves any more: who asks for them waits for ever."""
+        await self._shares.gone(sandbox.id, server)
+        # It ends with its machine, too, and may be the first of the two that is seen.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                await sandbox.machine.wait()
+        if not sandbox.dying and sandbox.machine.alive():
+            await self.condemn(sandbox, "the server of its volumes and binds has ended")
 
     async def _keep_connected(self, sandbox: Sandbox) -> None:
         """Watch the connection of one sandbox; a guest that stays silent, or lies, is killed."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from hyperstack.errors import InternalError
 from hyperstack.platform.process import open_process
 from hyperstack.platform.threads import in_thread
-from hyperstack.volume.share import ROOT, ShareMount
+from hyperstack.volume.shown import ROOT, ShareMount
+from hyperstack.volume.sources import open_beneath
 
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 """The same numbers on every architecture (asm-generic/unistd.h)."""
@@ -54,6 +55,8 @@ def add(pid: int, started: int, mounts: Sequence[ShareMount]) -> None:
 
     Raises InternalError if it is gone or the kernel refuses; none of them is served then.
     """
+    if not mounts:
+        return
     trees: list[tuple[ShareMount, int]] = []
 
     def work() -> None:
@@ -87,9 +90,7 @@ def remove(pid: int, started: int, names: Iterable[str]) -> None:
 
 def _detached(mount: ShareMount) -> int:
     below = AT_RECURSIVE if mount.recursive else 0
-    path = os.fsencode(mount.source)
-    flags = OPEN_TREE_CLONE | below | os.O_CLOEXEC
-    tree = _checked(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, path, flags), str(mount.source))
+    tree = _cloned(mount, below)
     try:
         _set(tree, below, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, propagation=MS_PRIVATE)
         if mount.read_only:
@@ -98,6 +99,19 @@ def _detached(mount: ShareMount) -> int:
         os.close(tree)
         raise
     return tree
+
+
+def _cloned(mount: ShareMount, below: int) -> int:
+    flags = OPEN_TREE_CLONE | below | os.O_CLOEXEC
+    if mount.beneath is None:
+        arguments = (AT_FDCWD, os.fsencode(mount.source), flags)
+        return _checked(_libc.syscall(SYS_OPEN_TREE, *arguments), str(mount.source))
+    at = open_beneath(mount.beneath, mount.source)
+    try:
+        arguments = (at, b"", flags | AT_EMPTY_PATH)
+        return _checked(_libc.syscall(SYS_OPEN_TREE, *arguments), str(mount.source))
+    finally:
+        os.close(at)
 
 
 def _set(tree: int, below: int, wanted: int, propagation: int = 0) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hyperstack.config import Config
@@ -23,13 +23,14 @@ from hyperstack.guest.caps import mask
 from hyperstack.guest.kit import Kit
 from hyperstack.platform import jail
 from hyperstack.platform.filters import Program
-from hyperstack.platform.process import ProcessHandle
+from hyperstack.platform.process import ProcessHandle, open_process
+from hyperstack.volume import extend
+from hyperstack.volume.shown import ROOT, ShareMount
 
 TAG = "share"
 """The virtio-fs tag by which the guest mounts it."""
 SOCKET = "share.sock"
 LISTEN_FD = 3
-ROOT = "/share"
 MAX_FILES = 65_536
 """Descriptors of one virtiofsd: what bounds how many files a guest can hold open."""
 
@@ -38,19 +39,6 @@ _CAPABILITIES = mask(
     f"CAP_{name}"
     for name in "CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID SETFCAP SETPCAP".split()
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShareMount:
-    """A host directory or file that the guest finds as ``/share/NAME``."""
-
-    name: str
-    source: Path
-    read_only: bool
-    recursive: bool = True
-    """With the mounts below *source*."""
-    read_only_below: bool = True
-    """Those are read-only too, if this one is."""
 
 
 class Share:
@@ -81,16 +69,23 @@ class Share:
     def _start(
         self, path: Path, uid: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
     ) -> ProcessHandle:
-        listening = _listen(path, uid)
+        named = [mount for mount in mounts if mount.beneath is None]
         try:
-            return jail.launch_blocking(
-                self._spec(listening.fileno(), mounts, cgroups), self._kit.jail
-            )
+            with _listen(path, uid) as listening:
+                spec = self._spec(listening.fileno(), named, cgroups)
+                process = jail.launch_blocking(spec, self._kit.jail)
+            try:
+                # The jail would follow a link that a guest has put into such a path meanwhile.
+                pinned = [mount for mount in mounts if mount.beneath is not None]
+                extend.add(process.pid, process.start_time, pinned)
+            except BaseException:
+                process.signal(signal.SIGKILL)
+                process.close()
+                raise
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        finally:
-            listening.close()
+        return process
 
     def _spec(
         self, listening: int, mounts: Sequence[ShareMount], cgroups: Sequence[Path]
@@ -116,16 +111,7 @@ class Share:
             uid=0,
             gid=0,
             capabilities=_CAPABILITIES,
-            binds=tuple(
-                jail.Bind(
-                    source=mount.source,
-                    target=f"{ROOT}/{mount.name}",
-                    read_only=mount.read_only,
-                    recursive=mount.recursive,
-                    read_only_below=mount.read_only_below,
-                )
-                for mount in mounts
-            ),
+            binds=tuple(mount.bind for mount in mounts),
             tmpfs=(jail.Tmpfs(target=ROOT, size=1 << 20, mode=0o755),),
             devices=("/dev/null", "/dev/urandom"),
             proc=True,
@@ -138,6 +124,18 @@ class Share:
         """Return pid and start time of the virtiofsd that this daemon started for a sandbox."""
         process = self._servers[sandbox]
         return process.pid, process.start_time
+
+    async def gone(self, sandbox: str, server: tuple[int, int]) -> None:
+        """Return when the virtiofsd of a sandbox, by its pid and start time, has ended."""
+        mine = self._servers.get(sandbox)
+        if mine is not None and (mine.pid, mine.start_time) == server:
+            await mine.wait()
+            return
+        if (process := open_process(*server)) is not None:
+            try:
+                await process.wait()
+            finally:
+                process.close()
 
     async def stop(self, sandbox: str) -> None:
         """End the virtiofsd of a sandbox whose VMM is gone, and remove its socket.

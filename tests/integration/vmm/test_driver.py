@@ -15,7 +15,8 @@ from hyperstack.guest.messages import Op
 from hyperstack.platform import netns
 from hyperstack.vmm.base import Disk, Driver, MachineRecord, MachineSpec, Runtime
 from hyperstack.vmm.choice import drivers
-from hyperstack.volume.share import Share, ShareMount
+from hyperstack.volume.share import Share
+from hyperstack.volume.shown import ShareMount
 from tests.integration.vmm.room import (
     Guest,
     MiB,
