@@ -9,18 +9,21 @@ mounts stay with the containers that run; the next daemon takes them up and unmo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
-import errno
+import functools
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from hyperstack.errors import InternalError
-from hyperstack.volume.options import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, HostMount
+from hyperstack.volume.options import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, SHARES, HostMount
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,9 @@ class HostMounts:
     async def hold(self, name: str, holder: str, mount: HostMount, target: Path) -> None:
         """Have volume *name* mounted at *target* for container *holder*. Raises HyperError."""
         async with self._locks.setdefault(name, asyncio.Lock()):
-            holders = self._holders.setdefault(name, set())
-            if not holders and not await asyncio.to_thread(_is_mounted, target):
+            if name not in self._holders and not await asyncio.to_thread(_is_mounted, target):
                 await _mount(mount, target)
-            holders.add(holder)
+            self._holders.setdefault(name, set()).add(holder)
 
     def take_up(self, name: str, holder: str) -> None:
         """Know of a container of an earlier daemon that runs with the volume mounted."""
@@ -72,19 +74,17 @@ async def _mount(mount: HostMount, target: Path) -> None:
     failed = f"error while mounting volume '{target}': "
     if server := mount.server:
         try:
-            address = await _in_thread(lambda: socket.gethostbyname(server), None)
+            mount = mount.at(await _in_thread(lambda: _address(server)))
         except (OSError, TimeoutError) as error:
             raise InternalError(
                 f"{failed}error resolving passed in network volume address: lookup {server}: "
                 f"{error.strerror if isinstance(error, OSError) else 'timed out'}"
             ) from error
-        data = mount.data.replace(f"addr={server}", f"addr={address}", 1)
-        mount = replace(mount, data=data)
-    if mount.device.startswith("/") and not Path(mount.device).exists():
-        told = mount.told(str(target), os.strerror(errno.ENOENT).lower())
-        raise InternalError(f"{failed}failed to mount local volume: {told}")
-    mount.check_diskless()
     try:
+        # What is missing is said first, and whatever lies in a path may be on a silent server, too.
+        if mount.device.startswith("/") and mount.type not in SHARES:
+            await _in_thread(Path(mount.device).stat)
+        mount.check_diskless()
         await _in_thread(lambda: _mount_now(mount, target), lambda: unmount(target))
     except TimeoutError as error:
         told = mount.told(str(target), f"no answer within {BOUND:.0f} s")
@@ -92,6 +92,13 @@ async def _mount(mount: HostMount, target: Path) -> None:
     except OSError as error:
         told = mount.told(str(target), os.strerror(error.errno or 0).lower())
         raise InternalError(f"{failed}failed to mount local volume: {told}") from error
+
+
+def _address(server: str) -> str:
+    """Look up a server's address, that of version 4 if it has one; blocking. Raises OSError."""
+    found = socket.getaddrinfo(server, None, type=socket.SOCK_STREAM)
+    found.sort(key=lambda one: one[0] != socket.AF_INET)
+    return str(found[0][4][0])
 
 
 def _mount_now(mount: HostMount, target: Path) -> None:
@@ -144,32 +151,32 @@ def _unescaped(path: bytes) -> bytes:
 
 
 async def _in_thread(
-    work: Callable[[], object], too_late: Callable[[], None] | None, bound: float = BOUND
-) -> object:
+    work: Callable[[], T], too_late: Callable[[], None] | None = None, bound: float = BOUND
+) -> T:
     """Run *work* in a thread of its own, which a silent server may hold as long as it likes.
 
     Raises TimeoutError after *bound* seconds; *too_late* undoes what succeeds afterwards.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[object] = loop.create_future()
+    done: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: object, error: BaseException | None) -> None:
-        if done.done():
-            if error is None and too_late is not None:
-                threading.Thread(target=too_late, daemon=True).start()
-        elif error is not None:
-            done.set_exception(error)
-        else:
+    def succeeded(result: T) -> None:
+        if not done.done():
             done.set_result(result)
+        elif too_late is not None:
+            threading.Thread(target=too_late, daemon=True).start()
+
+    def failed(error: OSError) -> None:
+        if not done.done():
+            done.set_exception(error)
 
     def run() -> None:
-        result, problem = None, None
         try:
-            result = work()
+            tell = functools.partial(succeeded, work())
         except OSError as error:
-            problem = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, problem)
+            tell = functools.partial(failed, error)
+        with contextlib.suppress(RuntimeError):  # the daemon has ended meanwhile
+            loop.call_soon_threadsafe(tell)
 
     threading.Thread(target=run, name="mount", daemon=True).start()
     return await asyncio.wait_for(done, bound)

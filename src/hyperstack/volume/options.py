@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyperstack.errors import InvalidParameter, NotImplementedHere
 
@@ -19,7 +19,8 @@ MS_REC = 16384
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?(?:e\d{1,3})?) ?[kmgtp]?(?:i?b)?\Z", re.IGNORECASE)
 _KEYS = ("type", "o", "device", "size")
-NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3"})
+SHARES = frozenset({"cifs", "smb3"})
+NETWORK_TYPES = frozenset({"nfs", "nfs4"}) | SHARES
 # What a kernel mounts without reading a disk, whose bytes may be a guest's.
 _DISKLESS = frozenset({"none", "bind", "tmpfs", "overlay", *NETWORK_TYPES})
 
@@ -76,11 +77,24 @@ class HostMount:
 
     @property
     def server(self) -> str:
-        """The name or address of a network file system's server, as ``addr=`` gives it."""
+        """The name or address of a network file system's server; empty if it is given none.
+
+        Docker looks for ``addr=`` and, for Windows' shares, in ``//server/share``.
+        """
         if self.type not in NETWORK_TYPES:
             return ""
         options = dict(option.partition("=")[::2] for option in self.data.split(","))
-        return options.get("addr", "")
+        if (address := options.get("addr", "")) or self.type not in SHARES:
+            return address
+        return self.device[2:].partition("/")[0] if self.device.startswith("//") else ""
+
+    def at(self, address: str) -> HostMount:
+        """Return the same with its server's address for its name, which no kernel looks up."""
+        server = self.server
+        if f"addr={server}" in self.data.split(","):
+            data = self.data.replace(f"addr={server}", f"addr={address}", 1)
+            return replace(self, data=data)
+        return replace(self, device=f"//{address}{self.device[2 + len(server) :]}")
 
     @property
     def volatile(self) -> bool:
