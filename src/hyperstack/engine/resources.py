@@ -2,12 +2,14 @@
 
 Follows moby's ``verifyPlatformContainerResources`` (``daemon/daemon_unix.go``), of which this
 engine is a host that has cgroup version 2: the guest's kernel keeps memory and processes, the
-sandbox's cgroup on the host CPU time, shares and CPU sets. What a guest's kernel has no support for
-is dropped with the sentence with which Docker drops it there.
+sandbox's cgroup on the host CPU time, shares, CPU sets and the throughput of the host's devices
+(of which a guest's disks are files). What a guest's kernel, or the host's, has no support for is
+dropped with the sentence with which Docker drops it there.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import msgspec
 
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import HostConfig
+from hyperstack.platform.cgroup import Cgroups
 
 SMALLEST_MEMORY = 6 << 20
 _NO_KERNEL = "Your kernel does not support {} or the cgroup is not mounted. {} discarded."
@@ -121,7 +124,7 @@ def _groups(host: HostConfig) -> Iterator[str]:
 
 
 def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
-    """A guest's disks are its own, and its kernel has no weights for them."""
+    """Devices are the host's, where a guest's disks are files. Nothing weighs them."""
     dropped: list[str] = []
     if host.io_maximum_bandwidth:
         raise InvalidParameter(
@@ -139,12 +142,18 @@ def _block(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
         changes["blkio_weight_device"] = ()
         dropped.append("blkio_weight_device")
     for name, limit, what in _THROTTLES:
-        if getattr(host, name):
+        if getattr(host, name) and not limits_devices():
             yield _NO_KERNEL.format(limit, what)
             changes[name] = ()
             dropped.append(name)
     if dropped:  # shown as empty lists then
         changes["given_empty"] = (*host.given_empty, *dropped)
+
+
+@functools.cache
+def limits_devices() -> bool:
+    """Tell whether this host's cgroups can limit its block devices."""
+    return Cgroups.detect().limits_devices
 
 
 def check_sets(host: HostConfig) -> None:

@@ -17,6 +17,7 @@ from hyperstack.engine.tmpfs import parse_tmpfs
 from hyperstack.guest import messages
 from hyperstack.guest.messages import MountKind
 from hyperstack.model import Container, HostConfig, MountState
+from hyperstack.platform.blockio import DeviceLimit, Kind, device_number
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Runtime, most_processes
 from hyperstack.volume.shown import ShareMount
@@ -87,9 +88,9 @@ async def prepare(
     if not service:
         for options in container.host.tmpfs.values():
             parse_tmpfs(options)
-    mounts = await _mounts(core, container, prefix, service) if mounted else _Mounts()
         check_targets((mount.source or "tmpfs", mount.destination) for mount in container.mounts)
         check_targets(("tmpfs", posixpath.normpath(path)) for path in container.host.tmpfs)
+    mounts = await _mounts(core, container, prefix, service) if mounted else _Mounts()
     host = container.host
     joiners = [] if service else joining.followers(core, container)
     everybody = [host, *(joiner.host for joiner in joiners)]
@@ -170,8 +171,8 @@ def share_mount(
         read_only=not mount.read_write,
         recursive=not mount.non_recursive,
         read_only_below=not mount.read_only_non_recursive,
-    )
         beneath=inside,
+    )
 
 
 def is_empty(folder: Path) -> bool:
@@ -235,4 +236,20 @@ def cgroup_limits(host: HostConfig, memory: int) -> CgroupLimits:
         pids=most_processes(memory) + HELPERS,
         cpus=host.cpuset_cpus,
         nodes=host.cpuset_mems,
+        devices=device_limits(host),
+    )
+
+
+def device_limits(host: HostConfig) -> tuple[DeviceLimit, ...]:
+    """Return the limits of block devices. Raises InternalError for a path that is not there."""
+    wishes = (
+        (Kind.READ_BPS, host.blkio_device_read_bps),
+        (Kind.WRITE_BPS, host.blkio_device_write_bps),
+        (Kind.READ_IOPS, host.blkio_device_read_iops),
+        (Kind.WRITE_IOPS, host.blkio_device_write_iops),
+    )
+    return tuple(
+        DeviceLimit(kind=kind, device=device_number(wish.path), rate=wish.rate)
+        for kind, devices in wishes
+        for wish in devices
     )

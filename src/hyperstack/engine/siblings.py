@@ -27,6 +27,7 @@ from hyperstack.guest.client import AgentFailure
 from hyperstack.ids import ContainerId
 from hyperstack.model import Container
 from hyperstack.network.rows import Endpoint
+from hyperstack.platform.blockio import DeviceLimit
 from hyperstack.platform.cgroup import CgroupLimits
 from hyperstack.vmm.base import Disk, Runtime
 
@@ -318,4 +319,15 @@ def machine_limits(members: list[Container], memory: int) -> CgroupLimits:
         cpu_weight=sum(member.host.cpu_shares or DEFAULT_SHARES for member in members),
         memory=bounded.memory,
         pids=bounded.pids,
+        devices=_shared_devices(members),
+    )
+
+
+def _shared_devices(members: list[Container]) -> tuple[DeviceLimit, ...]:
+    """Return the limits of the devices that each of *members* has a limit of, added up."""
+    rates = [{(d.kind, d.device): d.rate for d in rooms.device_limits(m.host)} for m in members]
+    return tuple(
+        DeviceLimit(kind=kind, device=device, rate=sum(rate[kind, device] for rate in rates))
+        for kind, device in rates[0]
+        if all((kind, device) in rate for rate in rates)
     )

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperstack.errors import InternalError
+from hyperstack.platform import blockio
+from hyperstack.platform.blockio import DeviceLimit
 
 log = logging.getLogger(__name__)
 
 GROUP = "hyper"
-V1_CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "cpuacct")
-V2_CONTROLLERS = ("cpu", "memory", "pids", "cpuset")
+V1_CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "cpuacct", blockio.V1_CONTROLLER)
+V2_CONTROLLERS = ("cpu", "memory", "pids", "cpuset", blockio.V2_CONTROLLER)
 _SETS = ("cpuset.cpus", "cpuset.mems")
 _MOVES = 3
 
@@ -41,11 +43,18 @@ class CgroupLimits:
     pids: int | None = None
     cpus: str = ""
     nodes: str = ""
+    devices: tuple[DeviceLimit, ...] = ()
 
     @property
     def pinned(self) -> bool:
         """Whether a part of the host's CPUs or memory nodes was asked for."""
         return bool(self.cpus or self.nodes)
+
+    def needs(self, controller: str) -> bool:
+        """Tell whether there is anything to say to a controller of version 1."""
+        if controller == "cpuset":
+            return self.pinned
+        return controller != blockio.V1_CONTROLLER or bool(self.devices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +117,17 @@ class Cgroups:
                             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
         self._ready = True
 
+    @property
+    def limits_devices(self) -> bool:
+        """Whether the kernel can limit what a sandbox reads from block devices and writes there."""
+        if self.version == 1:
+            root = self._roots.get(blockio.V1_CONTROLLER)
+            return root is not None and (root / blockio.Kind.READ_BPS.value[0]).exists()
+        offered = self._roots[""] / "cgroup.controllers"
+        with contextlib.suppress(OSError):
+            return blockio.V2_CONTROLLER in offered.read_text().split()
+        return False
+
     def folders(self, sandbox: str) -> tuple[Path, ...]:
         """Return the folders of a sandbox's cgroup, one for each hierarchy."""
         # Some hosts have several controllers of version 1 in one hierarchy.
@@ -118,9 +138,10 @@ class Cgroups:
         try:
             if not self._ready:
                 self._prepare()
-            folders = self.folders(sandbox)
-            if not limits.pinned and (sets := self._roots.get("cpuset")) is not None:
-                folders = tuple(folder for folder in folders if folder.parent != sets / GROUP)
+            name = sandbox[:16]
+            # Some hosts have several controllers of version 1 in one hierarchy.
+            wanted = [c for c in self._roots if self.version == 2 or limits.needs(c)]
+            folders = tuple(dict.fromkeys(self._roots[c] / GROUP / name for c in wanted))
             for folder in folders:
                 folder.mkdir(exist_ok=True)
             self.update(sandbox, limits)
@@ -133,6 +154,8 @@ class Cgroups:
         name = sandbox[:16]
         if limits.pinned and self.version == 1 and "cpuset" not in self._roots:
             raise InternalError("this host has no cgroups for sets of CPUs and memory nodes")
+        if limits.devices and not self.limits_devices:
+            raise InternalError("this host has no cgroups for limits of block devices")
         try:
             for controller, root in self._roots.items():
                 folder = root / GROUP / name
@@ -140,6 +163,9 @@ class Cgroups:
                     self._pin(sandbox, folder, limits)
                 elif self.version == 2:
                     _write_all(folder, _v2_values(limits))
+                    blockio.write_v2(folder, limits.devices)
+                elif controller == blockio.V1_CONTROLLER:
+                    self._throttle(sandbox, folder, limits)
                 else:
                     _write_all(folder, _v1_values(controller, limits))
         except OSError as error:
@@ -155,7 +181,22 @@ class Cgroups:
         _inherit(folder.parent, folder)
         sets = zip(_SETS, (limits.cpus or None, limits.nodes or None), strict=True)
         _write_all(folder, dict(sets))
-        for _ in range(_MOVES if fresh else 0):  # what is forked meanwhile is where its parent was
+        if fresh:
+            self._move_in(sandbox, folder)
+
+    def _throttle(self, sandbox: str, folder: Path, limits: CgroupLimits) -> None:
+        """Limit a sandbox's devices on version 1, where only who is limited has a group."""
+        fresh = not folder.exists()
+        if fresh and not limits.devices:
+            return
+        folder.mkdir(exist_ok=True)
+        blockio.write_v1(folder, limits.devices)
+        if fresh:
+            self._move_in(sandbox, folder)
+
+    def _move_in(self, sandbox: str, folder: Path) -> None:
+        """Bring a sandbox's processes into a group that was made later than they."""
+        for _ in range(_MOVES):  # what is forked meanwhile is where its parent was
             for pid in self.pids(sandbox):
                 with contextlib.suppress(ProcessLookupError):
                     (folder / "cgroup.procs").write_text(str(pid))

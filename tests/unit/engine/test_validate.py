@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperstack.engine import resources
 from hyperstack.engine.validate import validate
 from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import (
@@ -162,12 +163,24 @@ def test_what_can_be_done_passes(host: HostConfig) -> None:
         ),
     ],
 )
-def test_what_is_discarded_is_warned_of(host: HostConfig, words: str) -> None:
+def test_what_is_discarded_is_warned_of(
+    host: HostConfig, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "limits_devices", lambda: False)
     (warning,) = check(host=host)
     assert words in warning
 
 
-def test_what_is_discarded_does_not_show() -> None:
+def test_limits_of_devices_stay_where_the_host_can_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resources, "limits_devices", lambda: True)
+    wish = HostConfig(blkio_device_read_bps=(ThrottleDevice(path="/dev/x", rate=1),))
+    assert validate(ContainerConfig(), wish, {}) == (wish, [])
+
+
+def test_what_is_discarded_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "limits_devices", lambda: False)
     wild = HostConfig(
         memory_swappiness=10,
         oom_kill_disable=False,
