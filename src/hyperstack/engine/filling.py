@@ -2,8 +2,9 @@
 
 Docker copies what an image has at a volume's place when a container is made; here the first start
 of the container does, in its guest, because the host unpacks no image. So before a container starts
-with an empty volume, those made before it that have it, and never started, get their turn; and what
-a container has read-only is filled before, as its own guest could not.
+with an empty volume, those made before it that have it, and never started, get their turn; what
+a container has read-only is filled before, as its own guest could not; and one that is removed
+before its first start fills what it leaves behind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from hyperstack.engine import archive
 from hyperstack.engine.core import Core
 from hyperstack.engine.rooms import fills, is_empty
+from hyperstack.engine.volumes import users_beside
 from hyperstack.errors import HyperError
 from hyperstack.model import Container, MountState
 
@@ -34,11 +36,39 @@ async def fill_in_turn(core: Core, container: Container) -> None:
         if not mount.read_write and fills(core, container, mount) and await _waits(core, mount):
             own = True
     if own:
-        try:
-            sandbox = await archive.service(core, container, mounted=True)
-            await core.sandboxes.end(sandbox, clean=True)
-        finally:
-            await core.volumes.release(container.mounts, container.id)
+        await _fill(core, container)
+
+
+async def fill_before_removal(core: Core, container: Container, *, volumes: bool) -> None:
+    """Fill what a container that was never started leaves behind; its lock is held.
+
+    *volumes*: its anonymous volumes go with it. What goes wrong does not hold up its removal.
+    """
+    try:
+        waiting = [mount for mount in container.mounts if _stays(core, container, mount, volumes)]
+        for mount in waiting:
+            await _fill_by_others(core, container, mount)
+        if any([await _waits(core, mount) for mount in waiting]):
+            await _fill(core, container)
+    except HyperError as error:
+        log.warning("volumes of %s stay as they are: %s", container.name, error)
+
+
+def _stays(core: Core, container: Container, mount: MountState, volumes: bool) -> bool:
+    """Tell whether a container would have filled this mount, and leaves it behind."""
+    if not fills(core, container, mount):
+        return False
+    goes = volumes and core.volumes.get(mount.name).anonymous
+    return not goes or bool(users_beside(core.table, container.id)(mount.name))
+
+
+async def _fill(core: Core, container: Container) -> None:
+    """Have a guest in which nothing runs fill the container's volumes."""
+    try:
+        sandbox = await archive.service(core, container, mounted=True)
+        await core.sandboxes.end(sandbox, clean=True)
+    finally:
+        await core.volumes.release(container.mounts, container.id)
 
 
 async def _waits(core: Core, mount: MountState) -> bool:

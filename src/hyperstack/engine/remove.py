@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 
-from hyperstack.engine import start, stop
+from hyperstack.engine import filling, start, stop
 from hyperstack.engine import volumes as volumes_of
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
@@ -92,6 +92,7 @@ async def remove_locked(core: Core, container: Container, *, volumes: bool) -> N
 async def _remove_all(core: Core, container: Container, *, volumes: bool) -> None:
     # On a full disk it is the removal that makes room: it does not wait for its record.
     await record(core, container)
+    await filling.fill_before_removal(core, container, volumes=volumes)
     await asyncio.to_thread(shutil.rmtree, core.container_dir(container.id), True)
     if volumes:
         others = volumes_of.users_beside(core.table, container.id)
