@@ -43,7 +43,8 @@ async def _answer(core: Core, sandbox: Sandbox, message: messages.Dns) -> bytes 
         question = dns.parse(message.message)
     except dns.DnsError:
         return dns.refuse(message.message, dns.Code.FORMAT)
-    own = _own_answer(core, container, question)
+    limit = dns.MAX_MESSAGE if message.tcp else question.limit
+    own = _own_answer(core, container, question, limit)
     if own is not None:
         return own
     if not _leads_outside(core, container):
@@ -53,11 +54,7 @@ async def _answer(core: Core, sandbox: Sandbox, message: messages.Dns) -> bytes 
     answer = await core.networks.resolver.forward(
         message.message, question, servers, tcp=message.tcp, sandbox=sandbox.id
     )
-    if answer is None:
-        return dns.respond(question, code=dns.Code.FAILURE)
-    if not message.tcp and len(answer) > question.limit:
-        return dns.truncated(question)
-    return answer
+    return answer or dns.respond(question, code=dns.Code.FAILURE)
 
 
 def _leads_outside(core: Core, container: Container) -> bool:
@@ -67,19 +64,25 @@ def _leads_outside(core: Core, container: Container) -> bool:
     return any(network is not None and not network.internal for network in networks)
 
 
-def _own_answer(core: Core, container: Container, question: dns.Question) -> bytes | None:
-    """Answer for the containers on the same user-defined networks, None for all other names."""
-    if question.klass != 1:
-        return None
+def _own_answer(
+    core: Core, container: Container, question: dns.Question, limit: int = dns.MAX_MESSAGE
+) -> bytes | None:
+    """Answer for the containers on the same user-defined networks, None for all other names.
+
+    As Docker: other types than these are asked of the world, the class of a question is nobody's
+    concern, and of mail it is known that there is none.
+    """
     if question.type == dns.Type.PTR:
         name = _reverse(core, container, question.name)
-        return dns.respond(question, [name]) if name else None
+        return dns.respond(question, [name], limit=limit) if name else None
+    if question.type not in (dns.Type.A, dns.Type.AAAA, dns.Type.MX):
+        return None
     addresses = _forward(core, container, question.name)
     if not addresses:
         return None
     picked = dns.pick(addresses, question.type)
     random.shuffle(picked)
-    return dns.respond(question, picked)
+    return dns.respond(question, picked, limit=limit)
 
 
 def _neighbours(core: Core, container: Container) -> list[tuple[Endpoint, Network, Container]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from hyperstack.model import Container, EndpointSettings, EndpointState, Status
 from hyperstack.network import ipam, ports
 from hyperstack.network.rows import Endpoint, Network
 from hyperstack.network.settle import PREDEFINED, NetworkSpec
+
+log = logging.getLogger(__name__)
 
 _KEYS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 
@@ -212,7 +215,8 @@ class NetworkService:
             change = messages.NicChange(container=container.id, nic=nic)
             await sandbox.call(messages.Op.NIC_ADD, change)
         except BaseException:
-            await core.networks.disconnect(endpoint)
+            undo = self._take_away(live, endpoint, nic)
+            await core.tasks.carry_through(f"undo of a connect of {container.name}", undo)
             raise
         await _remember(core, sandbox)
         container.state.endpoints[network.name] = networking.state_of(endpoint, network, container)
@@ -247,30 +251,42 @@ class NetworkService:
                 network = core.networks.get(reference)
             key = reference if network is None else _key(container, network)
             _check_disconnect(container, network, key, up=live is not None)
-            if live is not None and network is not None:
-                await self._unplug(live, network)
-                await networking.rewrite_hosts(core, container, live.sandbox)
             name = reference if network is None else network.name
-            container.networks = {k: w for k, w in container.networks.items() if k != key}
-            container.state.endpoints.pop(name, None)
-            await core.table.save(container)
+            try:
+                if live is not None and network is not None:
+                    await self._unplug(live, network)
+                    await networking.rewrite_hosts(core, container, live.sandbox)
+            finally:
+                container.networks = {k: w for k, w in container.networks.items() if k != key}
+                container.state.endpoints.pop(name, None)
+                await core.table.save(container)
 
     async def _unplug(self, live: Live, network: Network) -> None:
-        core, container, sandbox = self._core, live.container, live.sandbox
+        core, container = self._core, live.container
         for endpoint in core.networks.book.of(container.id):
-            if endpoint.network != network.id:
-                continue
-            nic = networking.nic_of(core, endpoint, network, {})
-            try:
-                change = messages.NicChange(container=container.id, nic=nic)
-                await sandbox.call(messages.Op.NIC_REMOVE, change)
-                await sandbox.machine.remove_nic(endpoint.tap)
-            finally:
-                await core.networks.disconnect(endpoint)
-                await _remember(core, sandbox)
+            if endpoint.network == network.id:
+                nic = networking.nic_of(core, endpoint, network, {})
+                await self._take_away(live, endpoint, nic)
         container.state.endpoints.pop(network.name, None)
         await self._reroute(live)
         await self._republish(live, {})
+
+    async def _take_away(self, live: Live, endpoint: Endpoint, nic: messages.Nic) -> None:
+        """Take a card from a running container. A guest that keeps it has a card without a wire."""
+        core, sandbox = self._core, live.sandbox
+        change = messages.NicChange(container=live.container.id, nic=nic)
+        try:
+            await sandbox.call(messages.Op.NIC_REMOVE, change)
+        except HyperError as error:
+            log.warning("interface %s of %s: %s", nic.name, live.container.name, error)
+        try:
+            if f"nic:{endpoint.tap}" in sandbox.machine.record.slots:
+                await sandbox.machine.remove_nic(endpoint.tap)
+        except HyperError as error:
+            log.warning("card %s of %s: %s", endpoint.tap, live.container.name, error)
+        finally:
+            await core.networks.disconnect(endpoint)
+            await _remember(core, sandbox)
 
     async def _republish(self, live: Live, new: dict[str, EndpointSettings]) -> None:
         """Have the ports published on the network of the default route, at the same numbers.
@@ -327,11 +343,7 @@ def _container(core: Core, reference: str) -> Container:
 
 
 def _check_state(container: Container) -> None:
-    """Refuse what nothing can be done with. A paused guest answers nobody."""
-    if container.state.status == Status.PAUSED:
-        raise Conflict(
-            f"Container {container.id} is paused, unpause the container before its networks change"
-        )
+    """Refuse what nothing can be done with. A paused container has a guest that is awake."""
     if container.state.status in (Status.REMOVING, Status.DEAD):
         raise Conflict(
             f"Container {container.id} is marked for removal and cannot be connected or "

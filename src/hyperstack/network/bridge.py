@@ -82,11 +82,18 @@ def _addresses(kernel: Rtnetlink, network: Network, link: Link) -> None:
     )
 
 
-def remove(name: str) -> None:
-    """Remove a bridge; nothing happens if it is gone. Raises InternalError."""
+def remove(network: Network) -> None:
+    """Remove a network's bridge; nothing happens if it is gone. Raises InternalError.
+
+    What is not ours by its MAC stays: a network may have been given a bridge that was there, or the
+    name of another interface of the host, which ``make`` has refused.
+    """
+    name = network.bridge
     try:
         with Rtnetlink() as kernel:
-            kernel.do(link_del(name))
+            link = kernel.link(name)
+            if link is not None and link.kind == "bridge" and link.mac == mac_from(network.id):
+                kernel.do(link_del(name))
     except OSError as error:
         if not is_gone(error):
             raise InternalError(f"bridge {name} can't be removed: {error.strerror}") from error

@@ -23,6 +23,8 @@ TTL = 600
 """Seconds, as Docker's embedded server says."""
 _HEADER = 12
 _POINTERS = 32
+_RESPONSE, _TRUNCATED, _KEPT, _AVAILABLE = 0x8000, 0x200, 0x110, 0x80
+_OPCODE = 0x7800
 
 
 class Type(IntEnum):
@@ -30,9 +32,9 @@ class Type(IntEnum):
 
     A = 1
     PTR = 12
+    MX = 15
     AAAA = 28
     OPT = 41
-    ANY = 255
 
 
 class Code(IntEnum):
@@ -57,8 +59,8 @@ class Question:
     id: int
     name: str
     type: int
-    klass: int
-    recursion: bool
+    kept: int
+    """The flags that an answer repeats: recursion desired, checking disabled."""
     raw: bytes
     """The question as it came, for the answer."""
     limit: int
@@ -77,13 +79,12 @@ def parse(message: bytes) -> Question:
     name, end = read_name(message, _HEADER)
     if end + 4 > len(message):
         raise DnsError("cut off")
-    kind, klass = struct.unpack_from(">2H", message, end)
+    (kind,) = struct.unpack_from(">H", message, end)
     return Question(
         id=identifier,
         name=name.lower(),
         type=kind,
-        klass=klass,
-        recursion=bool(flags & 0x100),
+        kept=flags & _KEPT,
         raw=message[_HEADER : end + 4],
         limit=_limit(message, end + 4) if additional else MAX_UDP,
     )
@@ -146,15 +147,26 @@ def respond(
     question: Question,
     records: Sequence[IPv4Address | IPv6Address | str] = (),
     code: Code = Code.OK,
+    *,
+    limit: int = MAX_MESSAGE,
 ) -> bytes:
-    """Answer a question: addresses become A and AAAA records, text becomes PTR records."""
+    """Answer a question: addresses become A and AAAA records, text becomes PTR records.
+
+    What is more than *limit* bytes is left out, and the client told to ask again over TCP.
+    """
+    flags = _RESPONSE | question.kept | code
+    if code == Code.OK:
+        flags |= _AVAILABLE  # an answer; as Docker, of a failure it is not said
     body = bytearray()
     count = 0
     for record in records[:MAX_RECORDS]:
         kind, data = _data(record)
-        body += b"\xc0\x0c" + struct.pack(">2HIH", kind, 1, TTL, len(data)) + data
+        item = b"\xc0\x0c" + struct.pack(">2HIH", kind, 1, TTL, len(data)) + data
+        if _HEADER + len(question.raw) + len(body) + len(item) > limit:
+            flags |= _TRUNCATED
+            break
+        body += item
         count += 1
-    flags = 0x8080 | (0x100 if question.recursion else 0) | code
     return struct.pack(">6H", question.id, flags, 1, count, 0, 0) + question.raw + bytes(body)
 
 
@@ -164,20 +176,17 @@ def _data(record: IPv4Address | IPv6Address | str) -> tuple[int, bytes]:
     return (Type.A if record.version == 4 else Type.AAAA), record.packed
 
 
-def truncated(question: Question) -> bytes:
-    """Tell a client over UDP to ask again over TCP."""
-    flags = 0x8280 | (0x100 if question.recursion else 0)
-    return struct.pack(">6H", question.id, flags, 1, 0, 0, 0) + question.raw
-
-
 def refuse(message: bytes, code: Code) -> bytes | None:
     """Answer bytes that are no query we take; None if there is not even an id."""
     if len(message) < _HEADER:
         return None
     identifier, flags = struct.unpack_from(">2H", message)
-    if flags & 0x8000:
+    if flags & _RESPONSE:
         return None
-    return struct.pack(">6H", identifier, 0x8080 | (flags & 0x7900) | code, 0, 0, 0, 0)
+    if flags & _OPCODE:
+        code = Code.NOT_IMPLEMENTED
+    kept = flags & (_OPCODE | _KEPT)
+    return struct.pack(">6H", identifier, _RESPONSE | kept | code, 0, 0, 0, 0)
 
 
 def answers(message: bytes, question: Question, identifier: int) -> bool:
@@ -207,5 +216,5 @@ def reverse_address(name: str) -> IPv4Address | IPv6Address | None:
 
 def pick(addresses: Sequence[str], kind: int) -> list[IPv4Address | IPv6Address]:
     """Return those of *addresses* that a question of *kind* asks for."""
-    versions = {int(Type.A): (4,), int(Type.AAAA): (6,), int(Type.ANY): (4, 6)}.get(kind, ())
-    return [address for text in addresses if (address := ip_address(text)).version in versions]
+    version = {int(Type.A): 4, int(Type.AAAA): 6}.get(kind)
+    return [address for text in addresses if (address := ip_address(text)).version == version]

@@ -126,7 +126,7 @@ class NetworkManager:
         if made != before:
             await self._store(made)
         if before is not None and before.bridge != made.bridge:
-            await asyncio.to_thread(bridge.remove, before.bridge)
+            await asyncio.to_thread(bridge.remove, before)
 
     def _make_all(self) -> None:
         networks = self.book.bridges()
@@ -203,7 +203,7 @@ class NetworkManager:
 
     async def _undo(self, network: Network) -> None:
         self.book.drop(network)
-        await asyncio.to_thread(bridge.remove, network.bridge)
+        await asyncio.to_thread(bridge.remove, network)
         await rows.delete_network(self._db, network.id)
 
     async def remove(self, reference: str, names: dict[ContainerId, str]) -> Network:
@@ -234,13 +234,21 @@ class NetworkManager:
             try:
                 await self._table.write()
                 if network.is_bridge:
-                    await asyncio.to_thread(bridge.remove, network.bridge)
+                    await asyncio.to_thread(bridge.remove, network)
             except BaseException:
                 self.book.put(network)
+                await asyncio.shield(self._rules_again())
                 raise
             await rows.delete_network(self._db, network.id)
         self._event("destroy", network)
         return network
+
+    async def _rules_again(self) -> None:
+        """Write the rules of a network that could not be removed and so goes on."""
+        try:
+            await self._table.write()
+        except HyperError as error:
+            log.error("the table of rules lacks a network: %s", error)
 
     def _event(self, action: str, network: Network, **extra: str) -> None:
         attributes = {**extra, "name": network.name, "type": network.driver}

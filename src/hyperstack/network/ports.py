@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -240,7 +241,7 @@ class PortTable:
         """Yield the ports that will do, from the one after the last that was given."""
         first, last = (want.first, want.last) if want.first else self._ephemeral
         start = self._next.get((want.protocol, first, last), first)
-        return (*range(start, last + 1), *range(first, start))
+        return itertools.chain(range(start, last + 1), range(first, start))
 
     def _take(self, want: Want, port: int, address: str) -> list[Bound]:
         made: list[Bound] = []

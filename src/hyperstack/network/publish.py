@@ -82,7 +82,10 @@ class Publisher:
         if not endpoint.publications:
             return
         self._published[endpoint.id] = published = targets(endpoint)
-        await asyncio.gather(self._table.open(published), self._hand_over(endpoint, uid))
+        steps = (self._table.open(published), self._hand_over(endpoint, uid))
+        # Both come to an end before a failure of one is told: what follows closes the sockets.
+        for failed in filter(None, await asyncio.gather(*steps, return_exceptions=True)):
+            raise failed
         await self._forget(endpoint)
 
     async def _hand_over(self, endpoint: Endpoint, uid: int) -> None:
@@ -96,6 +99,7 @@ class Publisher:
         address = endpoint.ipv4 or endpoint.ipv6
         await self._helper.start(
             endpoint.sandbox,
+            endpoint.id,
             uid,
             [(p, _served(endpoint, p, address), sock) for p, sock in given],
             self._cgroups.folders(endpoint.sandbox),
@@ -109,7 +113,7 @@ class Publisher:
         if endpoint.publications:
             for _, sock in self._sockets.pop(endpoint.id, []):
                 sock.close()
-            await self._helper.stop(endpoint.sandbox)
+            await self._helper.stop(endpoint.sandbox, endpoint.id)
 
     async def close(self, endpoint: Endpoint) -> None:
         """Remove the rules of an endpoint's ports and free their numbers. Raises HyperError.
@@ -142,7 +146,7 @@ class Publisher:
         """Make sure that an earlier daemon's ports are still guarded and served."""
         if not endpoint.publications:
             return
-        helper = self._helper.find(endpoint.sandbox)
+        helper = self._helper.find(endpoint.sandbox, endpoint.id)
         if helper is not None:
             helper.close()
             return

@@ -51,9 +51,9 @@ class Resolver:
     async def forward(
         self, message: bytes, question: Question, servers: Sequence[str], *, tcp: bool, sandbox: str
     ) -> bytes | None:
-        """Return an answer under the question's own id, None if no server answers.
+        """Return an answer under the question's own id, None if no server has one.
 
-        A server that only says that it failed is passed over for the next one.
+        A server that only says that it failed or refuses is passed over for the next one.
         """
         mine = self._by_sandbox.get(sandbox, 0)
         if self._running >= CONCURRENT or mine >= PER_SANDBOX:
@@ -61,16 +61,13 @@ class Resolver:
         self._running += 1
         self._by_sandbox[sandbox] = mine + 1
         try:
-            failed: bytes | None = None
             for server in servers[:MAX_SERVERS]:
                 answer = await self._ask(message, question, server, tcp)
                 if answer is None:
                     continue
-                answer = struct.pack(">H", question.id) + answer[2:]
-                if answer[3] & 0xF != dns.Code.FAILURE:
-                    return answer
-                failed = failed or answer
-            return failed
+                if answer[3] & 0xF not in (dns.Code.FAILURE, dns.Code.REFUSED):
+                    return struct.pack(">H", question.id) + answer[2:]
+            return None
         finally:
             self._running -= 1
             left = self._by_sandbox[sandbox] - 1

@@ -22,7 +22,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 def pid(world: World, held: Held) -> int:
-    helper = world.manager.publisher._helper.find(held.endpoint.sandbox)
+    helper = world.manager.publisher._helper.find(held.endpoint.sandbox, held.endpoint.id)
     assert helper is not None
     helper.close()
     return helper.pid

@@ -198,7 +198,7 @@ def test_a_connection_goes_on_while_daemons_come_and_go(world: World) -> None:
 
 def test_the_helper_is_started_again_if_it_was_killed(world: World) -> None:
     held, server = served(world, want(80, "8080"))
-    helper = world.manager.publisher._helper.find(held.endpoint.sandbox)
+    helper = world.manager.publisher._helper.find(held.endpoint.sandbox, held.endpoint.id)
     assert helper is not None
     helper.signal(9)
     world.crash()

@@ -41,8 +41,8 @@ def read_records(message: bytes) -> list[tuple[int, bytes]]:
 
 def test_a_question_is_read() -> None:
     question = dns.parse(query("WEB.Example", Type.AAAA))
-    assert (question.id, question.name, question.type, question.klass) == (7, "web.example", 28, 1)
-    assert question.recursion
+    assert (question.id, question.name, question.type) == (7, "web.example", 28)
+    assert question.kept == 0x100
     assert question.limit == 512
 
 
@@ -93,7 +93,7 @@ def test_names_come_back_as_they_were_written(name: str) -> None:
 
 @given(st.lists(st.ip_addresses(), max_size=40))
 def test_an_answer_holds_what_was_given(addresses: list[IPv4Address | IPv6Address]) -> None:
-    message = dns.respond(dns.parse(query("web", Type.ANY)), addresses)
+    message = dns.respond(dns.parse(query("web", Type.A)), addresses)
     records = read_records(message)
     assert [data for _, data in records] == [a.packed for a in addresses[: dns.MAX_RECORDS]]
     assert message[:2] == b"\0\7"
@@ -110,8 +110,22 @@ def test_addresses_are_picked_by_the_question() -> None:
     both = ["10.0.0.1", "fd00::1"]
     assert dns.pick(both, Type.A) == [ip_address("10.0.0.1")]
     assert dns.pick(both, Type.AAAA) == [ip_address("fd00::1")]
-    assert dns.pick(both, Type.ANY) == [ip_address(a) for a in both]
     assert dns.pick(both, 15) == []
+
+
+def test_an_answer_that_is_too_long_says_so_and_holds_what_fits() -> None:
+    question = dns.parse(query("web"))
+    message = dns.respond(question, [IPv4Address(n) for n in range(32)], limit=question.limit)
+    assert len(message) <= 512
+    assert message[2] & 2
+    assert len(read_records(message)) == (512 - 12 - len(question.raw)) // 16
+
+
+def test_failures_are_worded_as_docker_words_them() -> None:
+    question = dns.parse(query("web", flags=0x0110))
+    assert dns.respond(question)[2:4] == b"\x81\x90"
+    assert dns.respond(question, code=Code.FAILURE)[2:4] == b"\x81\x12"
+    assert dns.refuse(b"\0\7\x28\0" + bytes(8), Code.FORMAT) == b"\0\7\xa8\4" + bytes(8)
 
 
 def test_only_an_answer_to_this_question_counts() -> None:
