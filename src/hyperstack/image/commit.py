@@ -30,10 +30,11 @@ async def commit(
     author: str,
     comment: str,
     reference: str,
+    announced: bool = True,
 ) -> str:
     """Make an image of *parent* (full id, or empty) and the tar *layer*; return its id.
 
-    *reference* is the new image's name or empty. No tar, or an empty one, adds no layer. Raises
+    *reference* is the new image's name or empty; *announced*: events tell of it. No tar, or an empty one, adds no layer. Raises
     NotFound if the parent is gone, InvalidParameter for a bad name or a tar that is none.
     """
     name = Reference.parse(reference).tagged() if reference else None
@@ -73,7 +74,8 @@ async def commit(
             names=[name] if name else [],
             parent=parent if base and store.catalog.visible(parent) else "",
         )
-    _announce(store, added, name)
+    if announced:
+        _announce(store, added, name)
     return added.id
 
 

@@ -61,6 +61,7 @@ class Download:
                 await self._extract()
             else:
                 await self._get(ingest)
+            self._images.layers.prove([(self._diff_id, self._blob.digest)])
         # Without a place or a lock: the layer below may need them.
         if self._below is not None:
             await self._below.done.wait()
@@ -79,7 +80,12 @@ class Download:
             self._images.content.path(self._blob.digest),
             self._blob.media_type,
             self._extracted,
+            proven=self._proven,
         )
+
+    @property
+    def _proven(self) -> bool:
+        return self._images.layers.proven(self._diff_id, self._blob.digest)
 
     async def _get(self, ingest: Ingest) -> None:
         resumed = ingest.offset > 0
@@ -94,7 +100,8 @@ class Download:
 
     async def _both(self, ingest: Ingest) -> None:
         layers = self._images.layers
-        async with layers.apply_stream(self._diff_id, self._blob.media_type) as layer:
+        kind = self._blob.media_type
+        async with layers.apply_stream(self._diff_id, kind, proven=self._proven) as layer:
             await self._feed(ingest, layer)
             await self._download(ingest, layer)
             self._reporter.say("Verifying Checksum", self.id)

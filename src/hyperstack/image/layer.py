@@ -6,6 +6,10 @@
 A layer's bytes flow once: decompressed, hashed to the diff id, checked (tarscan.py) and piped into
 mkfs.erofs (erofs.py) in one thread, while the next bytes come from the network or the disk. The
 file appears by rename after its diff id was verified.
+
+A manifest may claim that any blob holds a layer which is here already. Unless that was *proven*
+before, the blob is decompressed and hashed all the same: else a registry or an archive could put its
+own bytes where others' pushes and saves take that layer from.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class LayerStore:
         self._config = config
         self._kit = kit
         self._known: dict[str, LayerInfo] = {}
+        self._proven: dict[str, set[str]] = {}
+        """Digests of the blobs that are known to hold a layer, by its diff id."""
         self._locks = KeyedLocks()
         self._slots = asyncio.Semaphore(MAX_JOBS)
         with mapped("make the layer store"):
@@ -74,15 +80,32 @@ class LayerStore:
             raise InternalError(f"layer {diff_id} does not exist")
         return self._known[diff_id]
 
-    async def apply(
-        self, diff_id: str | None, blob: Path, media_type: str = "", report: Report | None = None
-    ) -> LayerInfo:
-        """Make the layer from a blob that is here; nothing happens if the layer is here too.
+    def prove(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Note that blobs hold layers (diff id and digest), both of which have been verified."""
+        for diff_id, digest in pairs:
+            self._proven.setdefault(diff_id, set()).add(digest)
 
+    def proven(self, diff_id: str, digest: str) -> bool:
+        """Tell whether a layer is here that a blob, by its digest, is known to hold."""
+        known = diff_id == digest or digest in self._proven.get(diff_id, ())
+        return known and self.has(diff_id)
+
+    async def apply(
+        self,
+        diff_id: str | None,
+        blob: Path,
+        media_type: str = "",
+        report: Report | None = None,
+        *,
+        proven: bool = False,
+    ) -> LayerInfo:
+        """Make the layer from a blob that is here.
+
+        If the layer is here too the blob is only verified; with *proven* nothing happens then.
         *report* is told the bytes of the blob that are done, from time to time. Raises what
         ``LayerWriter.commit`` raises.
         """
-        async with self.apply_stream(diff_id, media_type) as layer:
+        async with self.apply_stream(diff_id, media_type, proven=proven) as layer:
             if layer.complete:
                 return await layer.commit()
             with mapped("read a layer"):
@@ -98,26 +121,30 @@ class LayerStore:
 
     @contextlib.asynccontextmanager
     async def apply_stream(
-        self, diff_id: str | None, media_type: str = ""
+        self, diff_id: str | None, media_type: str = "", *, proven: bool = False
     ) -> AsyncIterator[LayerWriter]:
         """Make a layer from the bytes of a blob that are written to what this gives.
 
         One at a time per *diff_id*, the others wait; None means that the diff id is not known
         beforehand. How the bytes are compressed is seen from them, as Docker does; *media_type*
-        must be a layer's. If it is ``complete`` nothing needs to be written. Without ``commit``
+        must be a layer's. If the layer is here the bytes are only verified, or, if they are
+        *proven* to be it, it is ``complete``: nothing needs to be written. Without ``commit``
         nothing is left.
         """
         check_media_type(media_type)
         async with contextlib.AsyncExitStack() as stack:
             if diff_id is not None:
                 await stack.enter_async_context(self._locks.hold(diff_id))
-                if self.has(diff_id):
-                    yield LayerWriter(self, diff_id, None)
-                    return
+            here = diff_id is not None and self.has(diff_id)
+            if here and proven:
+                yield LayerWriter(self, diff_id, None, complete=True)
+                return
             await stack.enter_async_context(self._slots)
-            job = await stack.enter_async_context(
-                erofs.conversion(self._config, self._kit, self.jobs)
-            )
+            job = None
+            if not here:
+                job = await stack.enter_async_context(
+                    erofs.conversion(self._config, self._kit, self.jobs)
+                )
             writer = LayerWriter(self, diff_id, job)
             stack.push_async_callback(writer.close)
             yield writer
@@ -140,6 +167,7 @@ class LayerStore:
         trash = []
         for diff_id in diff_ids:
             self._known.pop(diff_id, None)
+            self._proven.pop(diff_id, None)
             target = self.jobs / f"trash-{secrets.token_hex(8)}"
             with contextlib.suppress(FileNotFoundError):
                 self.path(diff_id).rename(target)
@@ -173,13 +201,21 @@ class WrongContent(InvalidParameter):
 
 
 class LayerWriter:
-    """A layer on its way in. ``complete``: it was here already, or has been committed."""
+    """A layer on its way in. ``complete``: it was here already, or has been committed.
+
+    Without a *job* the bytes are only compared with the layer, which is here.
+    """
 
     def __init__(
-        self, store: LayerStore, diff_id: str | None, job: erofs.Conversion | None
+        self,
+        store: LayerStore,
+        diff_id: str | None,
+        job: erofs.Conversion | None,
+        *,
+        complete: bool = False,
     ) -> None:
         self.diff_id = diff_id
-        self.complete = job is None
+        self.complete = complete
         self._store = store
         self._job = job
         self._lane = Lane("layer")
@@ -220,22 +256,22 @@ class LayerWriter:
         if self.complete:
             assert self.diff_id is not None
             return self._store.info(self.diff_id)
-        assert self._job is not None
         try:
             await self._flush()
             await self._lane.put(self._end)
             await self._lane.drain()
         except BrokenPipeError:
             await self._reader_gone()
-        await self._job.finish()
+        if self._job is not None:
+            await self._job.finish()
         found = f"sha256:{self._hash.hexdigest()}"
         if self.diff_id is not None and found != self.diff_id:
             raise WrongContent(self.diff_id, found)
-        info = await asyncio.to_thread(
-            self._store.add, self._job.output, found, self._tar_size, self._scanner.content_size
-        )
+        if self._job is not None:
+            add, size = self._store.add, self._scanner.content_size
+            await asyncio.to_thread(add, self._job.output, found, self._tar_size, size)
         self.diff_id, self.complete = found, True
-        return info
+        return self._store.info(found)
 
     async def close(self) -> None:
         """End the thread; what waits for it is dropped."""
@@ -265,7 +301,8 @@ class LayerWriter:
 
     def _end(self) -> None:
         self._decoder.finish()
-        self._put(self._scanner.finish())
+        if self._job is not None:
+            self._put(self._scanner.finish())
 
     def _plain(self, data: bytes) -> None:
         """Take uncompressed bytes; in the lane's thread."""
@@ -273,7 +310,8 @@ class LayerWriter:
         self._tar_size += len(data)
         if self._tar_size > MAX_TAR:
             raise InvalidParameter(f"layer is larger than {MAX_TAR >> 30} GiB")
-        self._put(self._scanner.feed(data))
+        if self._job is not None:
+            self._put(self._scanner.feed(data))
 
     def _put(self, pieces: list[bytes | memoryview]) -> None:
         """Write to mkfs.erofs; waits while its pipe is full, unless nobody wants it any more."""

@@ -139,10 +139,10 @@ class _Loading:
     async def _layer(self, number: int, file: File | None, diff_id: str) -> LayerBlob:
         """Make a layer and keep its blob, unless both are here."""
         store = self._store
-        if store.layers.has(diff_id) and (file is None or self._found.manifest is None):
-            blobs = store.catalog.blobs.get(diff_id, ())
-            if any(store.content.has(blob.digest) for blob in blobs):
-                return store.blob_of(diff_id)
+        kept = self._kept(diff_id) if file is None or self._found.manifest is None else None
+        proven = file is None or store.layers.proven(diff_id, file.digest)
+        if kept is not None and proven:
+            return kept
         if file is None:
             paths = self._found.paths
             name = paths[number] if paths else f"blobs/{diff_id.replace(':', '/')}"
@@ -152,17 +152,25 @@ class _Loading:
         if media_type is None:
             return await self._uncompressed(path, diff_id)
         try:
-            await store.layers.apply(diff_id, path)
+            await store.layers.apply(diff_id, path, proven=proven)
         except WrongContent as error:
             raise InvalidParameter(
                 f'invalid diffID for layer {number}: expected "{diff_id}", got "{error.found}"'
             ) from error
+        if kept is not None:
+            return kept
         if not store.content.has(file.digest):
             await asyncio.to_thread(store.content.adopt, path, file.digest)
         stated = self._found.media_types.get(file.digest, "")
         if stated in LAYER_TYPES:
             media_type = stated
         return LayerBlob(digest=file.digest, size=file.size, media_type=media_type)
+
+    def _kept(self, diff_id: str) -> LayerBlob | None:
+        """Return the blob of a layer if both are here."""
+        blobs = self._store.catalog.blobs.get(diff_id, ())
+        here = any(self._store.content.has(blob.digest) for blob in blobs)
+        return self._store.blob_of(diff_id) if here and self._store.layers.has(diff_id) else None
 
     def _where(self, file: File) -> Path:
         """Return where the file's bytes are: a layer that repeats may have been adopted."""

@@ -219,20 +219,25 @@ class Pull:
 
     def _has_all(self, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]) -> bool:
         return all(
-            self._images.content.has(layer.digest) and self._images.layers.has(id)
-            for layer, id in zip(layers, diff_ids, strict=True)
+            self._has(layer, diff_id) for layer, diff_id in zip(layers, diff_ids, strict=True)
         )
+
+    def _has(self, layer: Descriptor, diff_id: Digest) -> bool:
+        """Tell whether a layer is here, its blob too, and the one known to hold the other."""
+        proven = self._images.layers.proven(diff_id, layer.digest)
+        return proven and self._images.content.has(layer.digest)
 
     async def _layers(
         self, repository: Repository, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]
     ) -> None:
-        # A layer may occur twice (an empty one often does).
-        pairs = {layer.digest: (layer, id) for layer, id in zip(layers, diff_ids, strict=True)}
+        pairs = zip(layers, diff_ids, strict=True)
+        # A layer may occur twice (an empty one often does), but not as two layers.
+        wanted = {(layer.digest, diff_id): (layer, diff_id) for layer, diff_id in pairs}
         missing: list[Download] = []
-        for layer, diff_id in pairs.values():
+        for layer, diff_id in wanted.values():
             below = missing[-1] if missing else None
             job = Download(self._images, repository, layer, diff_id, self._reporter, below)
-            if self._images.content.has(layer.digest) and self._images.layers.has(diff_id):
+            if self._has(layer, diff_id):
                 self._reporter.say("Already exists", job.id)
             else:
                 self._reporter.say("Pulling fs layer", job.id)

@@ -174,6 +174,7 @@ class ImageService:
         author: str = "",
         comment: str = "",
         reference: str = "",
+        announced: bool = True,
     ) -> str:
         """Make an image of a parent and one more layer; see ``commit.py``. Returns its id."""
         return await commit.commit(
@@ -186,6 +187,7 @@ class ImageService:
             author=author,
             comment=comment,
             reference=reference,
+            announced=announced,
         )
 
     async def restore(self, parent: str, source: Image, config: ContainerConfig) -> str:

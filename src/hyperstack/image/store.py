@@ -45,6 +45,7 @@ class ImageStore:
         self.layers = LayerStore(config, kit, config.data_root / "layers")
         self.catalog = Catalog(rows.load(db))
         self.layers.know(self.catalog.layers.values())
+        self.layers.prove((d, b.digest) for d, found in self.catalog.blobs.items() for b in found)
         self.lock = asyncio.Lock()
         """Held while names and images change."""
         self.tasks = Tasks()
@@ -80,7 +81,8 @@ class ImageStore:
     ) -> Image:
         """Write all rows of an image whose layers and blobs are here, in one transaction.
 
-        *layers* are the blobs of the config's diff ids, in their order. Names that meant another
+        *layers* are the blobs of the config's diff ids, in their order; that they hold them has been
+        verified. Names that meant another
         image mean this one afterwards. Raises InvalidParameter if config and layers don't fit.
         """
         parsed = await asyncio.to_thread(configfile.parse, config)
@@ -138,6 +140,7 @@ class ImageStore:
         catalog.layers.update((layer.diff_id, layer) for layer in new.layers)
         for diff_id, blob in new.blobs:
             catalog.put_blob(diff_id, blob)
+        self.layers.prove((diff_id, blob.digest) for diff_id, blob in new.blobs)
         catalog.put(new.image)
         for manifest in new.manifests:
             catalog.put_manifest(
@@ -172,6 +175,7 @@ class ImageStore:
         await asyncio.to_thread(self.content.sync)
         await self.db.write(lambda c: rows.put_blobs(c, [(diff_id, blob)]))
         self.catalog.put_blob(diff_id, blob)
+        self.layers.prove([(diff_id, blob.digest)])
 
     def config_of(self, image: str) -> bytes:
         """Return an image's config, byte for byte. Raises InternalError if it is gone."""

@@ -211,9 +211,12 @@ async def test_a_repository_saves_all_its_tags_and_an_id_none(images: ImageServi
         images.save(["nope"])
 
 
-def oci_layout(*, broken: str = "") -> bytes:
-    """An OCI layout by hand: an index with an attestation beside the image, a zstd layer."""
-    layer = zstandard.compress(ROOT)
+def oci_layout(*, broken: str = "", other: bytes = b"") -> bytes:
+    """An OCI layout by hand: an index with an attestation beside the image, a zstd layer.
+
+    *other* is what the layer holds in truth.
+    """
+    layer = zstandard.compress(other or ROOT)
     config = json.dumps(
         {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers",
          "diff_ids": [digest(ROOT)]}, "config": {"Cmd": ["x"]}}
@@ -260,6 +263,19 @@ async def test_an_oci_layout_is_loaded_with_its_own_manifest(images: ImageServic
     assert image.manifest is not None
     assert image.manifest.media_type == "application/vnd.oci.image.manifest.v1+json"
     assert digest(images.registry.manifest_of(image.id).data) == image.manifest.digest
+
+
+async def test_an_archive_s_layer_passes_for_no_layer_that_is_here_already(
+    images: ImageService,
+) -> None:
+    await imported(images, "mine")
+    with pytest.raises(InvalidParameter, match="invalid diffID for layer 0"):
+        await collected(images.load(body(oci_layout(other=files(other=b"x")))))
+    with pytest.raises(NotFound):
+        images.get("example.org/app:1")
+    saved = await whole(images.save(["mine"]))
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        assert f"blobs/sha256/{digest(ROOT)[7:]}" in tar.getnames()
 
 
 @pytest.mark.parametrize("broken", ["layer", "config", "manifest", "inner", "missing"])

@@ -239,13 +239,27 @@ async def test_two_who_want_one_layer_take_turns_and_the_second_has_nothing_to_d
     seen: list[bool] = []
 
     async def one() -> None:
-        async with layers.apply_stream(digest(TAR)) as layer:
+        async with layers.apply_stream(digest(TAR), proven=True) as layer:
             seen.append(layer.complete)
             await layer.write(TAR)
             await layer.commit()
 
     await asyncio.gather(one(), one(), one())
     assert seen == [False, True, True]
+
+
+async def test_a_blob_for_a_layer_that_is_here_is_verified_all_the_same(
+    layers: LayerStore, tmp_path: Path
+) -> None:
+    await apply(layers, TAR, digest(TAR))
+    file = layers.path(digest(TAR)).stat()
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(gzip.compress(TAR))
+    bad.write_bytes(gzip.compress(files(other=b"x")))
+    await layers.apply(digest(TAR), good)
+    with pytest.raises(InvalidParameter, match="layer verification failed"):
+        await layers.apply(digest(TAR), bad)
+    assert layers.path(digest(TAR)).stat() == file
 
 
 async def test_many_layers_at_once_all_arrive(layers: LayerStore) -> None:

@@ -157,6 +157,25 @@ async def test_a_good_blob_of_another_content_than_the_config_says_is_refused(
     assert list(images.layers.diff_ids()) == []
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_blob_passes_for_no_layer_that_is_here_already(
+    images: RegistrySide, shelf: Shelf, known: bool
+) -> None:
+    shelf.put(image([ONE]))
+    await get(images, shelf)
+    other = layer({"other": b"x"})
+    if known:
+        shelf.put(image([other], note="other"), "v1")
+        await get(images, shelf)
+    shelf.put(image([other], note="false", diff_ids=[ONE.diff_id]), "v1")
+    with pytest.raises(InvalidParameter, match="verification failed"):
+        await get(images, shelf)
+    shelf.put(image([ONE, ONE], note="two", diff_ids=["sha256:" + "1" * 64, ONE.diff_id]), "v1")
+    with pytest.raises(InvalidParameter, match="verification failed"):
+        await get(images, shelf)
+    assert [x.digest for x in images._store.catalog.blobs[ONE.diff_id]] == [ONE.digest]
+
+
 async def test_a_blob_that_is_longer_or_shorter_than_it_should_be_is_refused_unread(
     images: RegistrySide, shelf: Shelf
 ) -> None:
