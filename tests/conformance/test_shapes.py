@@ -29,8 +29,6 @@ LEFT_OUT = {
 ADDED = {
     # Blocks that the disk takes; dockerd leaves a zero out.
     "containers[].SizeRw", "df.Containers[].SizeRw",
-    # Shown, be they the built-in ones.
-    "info.DefaultAddressPools",
 }  # fmt: skip
 EITHER = {
     # Null or not as the host and its configuration have it.

@@ -10,7 +10,7 @@ from hyperstack.api.docker import stdcopy
 from hyperstack.api.docker.hijack import pump
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
-from hyperstack.api.docker.websocket import WebSocket, accept
+from hyperstack.api.docker.websocket import HandshakeError, WebSocket, handshake
 from hyperstack.engine.session import Hub
 from hyperstack.errors import Conflict, NotModified
 from hyperstack.events import EventBus
@@ -101,6 +101,11 @@ class Watched:
         finally:
             self._seen.append("ended")
 
+    async def wait(self, request: Request, engine: Any) -> None:
+        await request.read()
+        request.connection.end_when_gone()
+        await self.forever(request, engine)
+
     async def change(self, request: Request, engine: Any) -> None:
         self._seen.append("began")
         await asyncio.sleep(0.2)
@@ -118,9 +123,13 @@ class Watched:
         self._seen.append("detached" if detached else "left")
 
     async def socket(self, request: Request, engine: Any) -> None:
+        try:
+            accepted = handshake(request.head)
+        except HandshakeError as refused:
+            await request.say(refused.answer)
+            return
         session = self._behind.hub.attach(tty=False, kinds=BOTH, stdin=True, end_input=True)
-        answer = accept(request.head.headers["sec-websocket-key"])
-        connection = await request.upgrade("websocket", [("Sec-WebSocket-Accept", answer)])
+        connection = await request.upgrade("websocket", accepted)
         await pump(WebSocket(connection), session, framed=False, stdin=True, keys=None)
         self._seen.append("left")
 
@@ -138,6 +147,7 @@ def add_to(router: Router, behind: Behind) -> None:
     router.add("GET", "/cut", cut)
     router.add("GET", "/flood", watched.flood, waits=True)
     router.add("GET", "/forever", watched.forever, waits=True)
+    router.add("POST", "/wait", watched.wait, waits=True)
     router.add("POST", "/change", watched.change)
     router.add("POST", "/attach", watched.attach)
     router.add("GET", "/ws", watched.socket)

@@ -161,9 +161,10 @@ async def test_a_web_socket_carries_both_directions(api: Api) -> None:
     reader, writer = await api.open()
     writer.write(
         b"GET /ws HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
     writer.write(masked(websocket.TEXT, b"in", final=False) + masked(0, b"put" * 100))
     await until(lambda: api.process.data == b"in" + b"put" * 100)
@@ -176,6 +177,27 @@ async def test_a_web_socket_carries_both_directions(api: Api) -> None:
     assert await reader.readexactly(4) == b"\x88\x02\x03\xe8"
     writer.close()
     await until(lambda: api.seen == ["left"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        ("", b"\r\nnot websocket protocol"),
+        (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            b"Sec-WebSocket-Version: 13\r\n\r\nmissing or bad WebSocket Version",
+        ),
+        (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            b"\r\nmismatch challenge/response",
+        ),
+    ],
+)
+async def test_who_asks_for_no_web_socket_is_told_as_by_dockerd(
+    api: Api, headers: str, answer: bytes
+) -> None:
+    got = await api.ask(f"GET /ws HTTP/1.1\r\nHost: d\r\n{headers}\r\n".encode())
+    assert got == b"HTTP/1.1 400 Bad Request\r\n" + answer
 
 
 @pytest.mark.parametrize(

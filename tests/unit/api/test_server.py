@@ -230,6 +230,27 @@ async def test_a_client_that_leaves_frees_what_waited_for_it(api: Api, path: str
     assert path == "/events" or api.seen[-1].endswith("ended")
 
 
+async def test_a_client_that_leaves_after_its_body_is_noticed(api: Api) -> None:
+    _, writer = await api.open()
+    writer.write(b"POST /wait HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}")
+    await until(lambda: api.seen == ["began"])
+    writer.close()
+    await until(lambda: api.seen == ["began", "ended"] and api.server.connections == 0)
+
+
+async def test_a_client_that_left_before_its_turn_is_not_waited_for(api: Api) -> None:
+    _, writer = await api.open()
+    writer.write(
+        b"POST /change HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
+        b"GET /forever HTTP/1.1\r\nHost: d\r\n\r\n"
+    )
+    writer.write_eof()
+    await until(lambda: api.server.connections == 1)
+    await until(lambda: api.server.connections == 0)
+    assert api.seen == ["began", "done"]
+    writer.close()
+
+
 async def test_a_change_is_carried_out_although_its_client_left(api: Api) -> None:
     _, writer = await api.open()
     writer.write(b"POST /change HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")

@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._fd = -1
         self.cancel_when_gone = False
-        """Whether the task ends as soon as the client closes: for waits that only it wants."""
+        """Whether the task ends as soon as the client closes, see ``end_when_gone``."""
         self._gone_callback: Callable[[], None] | None = None
 
     # --- what asyncio calls
@@ -198,6 +198,15 @@ class Connection(asyncio.Protocol):
     def gone(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._lost or self._transport is None or self._transport.is_closing()
+
+    def end_when_gone(self) -> None:
+        """Let the task end as soon as the client closes: for waits that only it wants.
+
+        Raises ConnectionResetError if it has closed already.
+        """
+        if self.at_eof or self.gone:
+            raise ConnectionResetError("the client is gone")
+        self.cancel_when_gone = True
 
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end of input."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import msgspec
@@ -62,10 +61,18 @@ def _valid(value: Any) -> Any:
 
 def decode(data: bytes) -> Any:
     """Parse a whole request body. Raises InvalidParameter in Go's words."""
-    for text in (data, _repaired(data)):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _decode(text)
-    raise InvalidParameter(_syntax_error(data))
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # perhaps only characters that Go replaces
+    try:
+        return _decode(_repaired(data))
+    except RecursionError:
+        raise InvalidParameter(_syntax_error(data[:MOST_CHECKED])) from None
+    except msgspec.DecodeError as error:
+        if len(data) > MOST_CHECKED:
+            raise InvalidParameter(f"invalid JSON: {error}") from error
+        raise InvalidParameter(_syntax_error(data)) from None
 
 
 def _repaired(data: bytes) -> bytes:
@@ -74,6 +81,8 @@ def _repaired(data: bytes) -> bytes:
     return _LONE.sub(lambda got: got[0] if got[2] else got[3] + b"\\ufffd", text)
 
 
+MOST_CHECKED = 64 << 10
+"""Bytes that are read once more to find Go's words: with more nobody is to keep others waiting."""
 MOST_DEPTH = 300
 """Arrays and objects within each other, as far as the reader of this module goes."""
 _BLANK = re.compile(r"[ \t\n\r]*")

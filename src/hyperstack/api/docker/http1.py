@@ -262,9 +262,11 @@ class BodyReader:
                 raise ProtocolError(431, "trailers too long")
 
 
-def response_head(status: int, headers: Iterable[tuple[str, str]], minor: int = 1) -> bytes:
+def response_head(
+    status: int, headers: Iterable[tuple[str, str]], minor: int = 1, reason: str = ""
+) -> bytes:
     """Return a response's status line (HTTP/1.*minor*) and headers, blank line included."""
-    lines = [f"HTTP/1.{minor} {status} {REASONS.get(status, 'Unknown')}"]
+    lines = [f"HTTP/1.{minor} {status} {reason or REASONS.get(status, 'Unknown')}"]
     for name, value in headers:
         if "\r" in value or "\n" in value:
             value = " ".join(value.split())

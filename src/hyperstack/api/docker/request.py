@@ -194,15 +194,23 @@ class Request:
     async def upgrade(self, protocol: str, headers: Iterable[tuple[str, str]]) -> Connection:
         """Take the connection for another protocol, by 101."""
         fields = [*headers, ("Connection", "Upgrade"), ("Upgrade", protocol)]
-        return await self._take_over(101, fields)
+        return await self._take_over(101, fields, "Switching Protocols")
 
-    async def _take_over(self, status: int, fields: list[tuple[str, str]]) -> Connection:
+    async def say(self, raw: bytes) -> None:
+        """Send the bytes of a whole answer that has not the form of the others, and end."""
+        self.answered = True
+        self.keep_alive = False
+        await self.connection.write(raw)
+
+    async def _take_over(
+        self, status: int, fields: list[tuple[str, str]], reason: str = ""
+    ) -> Connection:
         # Old clients send an empty chunked body with their upgrade; what follows it is input.
         if not self.body.done:
             await self.read()
         self.answered = self.hijacked = True
         self.keep_alive = False
-        await self.connection.write(http1.response_head(status, fields))
+        await self.connection.write(http1.response_head(status, fields, reason=reason))
         return self.connection
 
     def _head(self, status: int, fields: list[tuple[str, str]]) -> bytes:

@@ -152,9 +152,9 @@ class ApiServer:
 
     async def _run(self, request: Request, route: Route) -> None:
         connection = request.connection
-        if route.waits:
-            # The body comes first: its end must not be taken for the client's.
-            connection.cancel_when_gone = request.body.done and not request.head.upgrade
+        if route.waits and request.body.done and not request.head.upgrade:
+            # With a body it is the handler's to say, once that has come.
+            connection.end_when_gone()
         try:
             await route.handler(request, self._engine)
         finally:

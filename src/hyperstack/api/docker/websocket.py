@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyperstack.api.docker.connection import Connection
-from hyperstack.errors import InvalidParameter
+from hyperstack.api.docker.http1 import Head
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -37,16 +37,32 @@ class Frame:
     payload: bytes
 
 
-def accept(key: str) -> str:
-    """Return the answer to Sec-WebSocket-Key. Raises InvalidParameter for a bad key."""
-    try:
-        good = len(base64.b64decode(key, validate=True)) == 16
-    except ValueError:
-        good = False
-    if not good:
-        raise InvalidParameter("bad Sec-WebSocket-Key header")
-    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+class HandshakeError(Exception):
+    """The request asks for no web socket; ``answer`` is the whole answer, as dockerd's."""
+
+    def __init__(self, sentence: str, header: str = "") -> None:
+        super().__init__(sentence)
+        self.answer = f"HTTP/1.1 400 Bad Request\r\n{header}\r\n{sentence}".encode()
+
+
+def handshake(head: Head) -> list[tuple[str, str]]:
+    """Return the headers that accept a web socket (RFC 6455, 4.2). Raises HandshakeError.
+
+    As strict and as lenient as Go's ``golang.org/x/net/websocket``, and in its words.
+    """
+    if head.upgrade != "websocket":
+        raise HandshakeError("not websocket protocol")
+    if head.headers.get("sec-websocket-version") != "13":
+        version = "Sec-WebSocket-Version: 13\r\n"
+        raise HandshakeError("missing or bad WebSocket Version", version)
+    if not (key := head.headers.get("sec-websocket-key", "")):
+        raise HandshakeError("mismatch challenge/response")
+    protocol = head.headers.get("sec-websocket-protocol", "").strip()
+    if "," in protocol:
+        raise HandshakeError("")
+    digest = hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    accepted = [("Sec-WebSocket-Accept", base64.b64encode(digest).decode())]
+    return [*accepted, *([("Sec-WebSocket-Protocol", protocol)] if protocol else [])]
 
 
 def frame(opcode: int, payload: bytes) -> bytes:

@@ -47,9 +47,7 @@ async def _context(request: Request) -> AsyncIterator[bytes]:
     """Yield the body; from its end on the build ends with its client."""
     async for data in request.stream():
         yield data
-    request.connection.cancel_when_gone = True
-    if request.connection.at_eof or request.connection.gone:
-        raise ConnectionResetError("the client is gone")
+    request.connection.end_when_gone()
 
 
 class _Answer:

@@ -94,33 +94,29 @@ async def _join(request: Request, engine: Engine) -> tuple[Container, bytes, Ses
 
 async def attach_websocket(request: Request, engine: Engine) -> None:
     """``GET /containers/{name}/attach/ws``: raw bytes both ways, stdout and stderr together."""
-    head, query = request.head, request.query
-    if head.upgrade != "websocket" or head.headers.get("sec-websocket-version") != "13":
-        raise InvalidParameter("not a websocket request: Upgrade and version 13 are needed")
-    answer = websocket.accept(head.headers.get("sec-websocket-key", ""))
-    keys = detach.parse(query.text("detachKeys"))
-    container = engine.containers.get(request.name)
-    session = await engine.containers.attach(
-        request.name,
-        stdin=query.flag("stdin"),
-        stdout=query.flag("stdout"),
-        stderr=query.flag("stderr"),
-        stream=query.flag("stream"),
-        logs=query.flag("logs"),
-    )
+    query = request.query
+    container, keys, session = await _join(request, engine)
     try:
-        connection = await request.upgrade("websocket", [("Sec-WebSocket-Accept", answer)])
+        accepted = websocket.handshake(request.head)
+        connection = await request.upgrade("websocket", accepted)
+    except websocket.HandshakeError as refused:
+        if session is not None:
+            session.close()
+        await request.say(refused.answer)
+        return
     except BaseException:
-        session.close()
+        if session is not None:
+            session.close()
         raise
     wire = websocket.WebSocket(connection)
-    await pump(
-        wire,
-        session,
-        framed=False,
-        stdin=query.flag("stdin") and container.config.open_stdin,
-        keys=keys if container.config.tty else None,
-    )
+    if session is not None:
+        await pump(
+            wire,
+            session,
+            framed=False,
+            stdin=query.flag("stdin") and container.config.open_stdin,
+            keys=keys if container.config.tty else None,
+        )
     if not connection.gone:
         await wire.close()
 
@@ -201,6 +197,8 @@ async def stats(request: Request, engine: Engine) -> None:
 
 async def wait(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/wait``: the head goes out as soon as the wait is registered."""
+    await request.read()  # nothing is in it, but the client's end comes after it
+    request.connection.end_when_gone()
     condition = request.query.text("condition") if request.at_least("1.30") else ""
     waiting = await engine.containers.prepare_wait(request.name, condition)
     try:

@@ -98,7 +98,8 @@ def image_name(engine: Engine, container: Container) -> str:
 async def inspect(request: Request, engine: Engine) -> None:
     """``GET /containers/{name}/json``"""
     container = engine.containers.get(request.name)
-    path = log_path(engine.core, container)
+    # As with dockerd there is no log before the first start.
+    path = log_path(engine.core, container) if container.state.started_ns else None
     sizes = await engine.containers.sizes(container.id) if request.query.flag("size") else None
     await request.answer_json(
         container_inspect(

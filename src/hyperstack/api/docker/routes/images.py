@@ -154,6 +154,7 @@ async def load(request: Request, engine: Engine) -> None:
 async def push(request: Request, engine: Engine) -> None:
     """``POST /images/{name}/push``"""
     await request.read()
+    request.connection.end_when_gone()
     tag_ = request.query.text("tag")
     if (platform := _platform(request, "1.46")) is not None:
         engine.images.get(f"{request.name}:{tag_}" if tag_ else request.name, platform)

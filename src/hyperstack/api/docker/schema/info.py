@@ -50,12 +50,18 @@ def info(
         **_runtimes(facts),
         "Swarm": _swarm(),
         **_security(version),
-        "DefaultAddressPools": [
-            {"Base": base, "Size": size} for base, size in config.default_address_pools
-        ],
+        **_pools(config),
         **({"FirewallBackend": {"Driver": "nftables"}} if version >= (1, 49) else {}),
         "Warnings": list(facts.warnings) or None,
     }
+
+
+def _pools(config: Config) -> dict[str, Any]:
+    """Return the pools that the operator chose; nothing is shown of the default ones."""
+    if config.default_address_pools == Config().default_address_pools:
+        return {}
+    pools = [{"Base": base, "Size": size} for base, size in config.default_address_pools]
+    return {"DefaultAddressPools": pools}
 
 
 def _contents(facts: Info) -> dict[str, Any]:
