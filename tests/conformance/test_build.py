@@ -453,3 +453,27 @@ def test_here_documents_are_passed_over_as_by_the_classic_builder(host: Host) ->
     shown, error = build(host, "FROM busybox\nRUN <<EOF\nexit 3\nEOF\nCOPY <<E /x\nhi\nE\n")
     assert "Step 2/3 : RUN <<EOF\n" in shown
     assert error == "COPY failed: no source files were specified"
+
+
+def test_events_are_those_of_dockerd(host: Host) -> None:
+    """A container for each step but COPY; an image that is told of for each but COPY."""
+    begin = f"{time.time():.9f}"
+    build(host, "FROM busybox\nENV A=events\nCOPY a /a\nVOLUME /v\nRUN true\n", t="built")
+    build(host, "FROM busybox\nENV A=events\nCOPY a /a\n")
+    end = f"{time.time():.9f}"
+    events = host.docker(
+        "events", "--since", begin, "--until", end, "--format", "{{.Type}} {{.Action}}"
+    ).out.splitlines()
+    step = ["container create", "image create", "container destroy"]
+    volume = ["volume create", *step[:2], "volume destroy", step[2]]
+    start = ["volume create", "container create", "container attach", "volume mount"]
+    run = ["network connect", "container start", "network disconnect", "volume unmount"]
+    ended = ["container die", "image create", "volume destroy", "container destroy", "image tag"]
+    assert events == [*step, *volume, *start, *run, *ended]
+    assert host.docker("ps", "-aq").out == ""
+
+
+def test_a_number_without_a_unit_is_no_duration(host: Host) -> None:
+    for text, words in (("5", 'missing unit in duration "5"'), ("5x", 'unknown unit "x" in dur')):
+        with posted(host, sent(f"FROM busybox\nHEALTHCHECK --interval={text} CMD a\n")) as answer:
+            assert words in json.loads(answer.read())["message"]

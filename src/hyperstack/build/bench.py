@@ -54,9 +54,12 @@ class Bench(Protocol):
     """The engine's side of building."""
 
     async def create(
-        self, image: str, config: ContainerConfig, host: HostConfig
+        self, image: str, config: ContainerConfig, host: HostConfig, *, passing: bool = False
     ) -> tuple[str, list[str]]:
-        """Make a container of an image (full id); return its id and warnings."""
+        """Make a container of an image (full id); return its id and warnings.
+
+        *passing*: it is gone soon, and goes with the daemon if that is killed before.
+        """
 
     async def run(self, container: str, sink: Sink, layer: Path) -> WaitResult:
         """Run it to its end, its output going to *sink*; if it ends with 0, write what it changed

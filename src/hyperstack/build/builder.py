@@ -1,8 +1,8 @@
 """One build, step by step: the classic builder's order of things, words and ids.
 
 Follows moby's ``builder/dockerfile``: each instruction makes an image whose parent is the one
-before; the cache is asked first. A step that only sets something needs no container: it is given
-an id, which the image keeps as Docker's do, and one is made only if it is to stay (``rm=0``).
+before; the cache is asked first. A step that only sets something has a container too, as with
+Docker, which is never started: the image keeps its id.
 """
 
 from __future__ import annotations
@@ -206,8 +206,10 @@ class Builder:
         layer: Path | None,
         container: str = "",
         same: bool = False,
+        announced: bool = True,
     ) -> None:
-        """Make the step's image. *same*: what is kept of its parent's root is its root too."""
+        """Make the step's image. *same*: what is kept of its parent's root is its root too;
+        *announced*: there is an event, which dockerd has for all but COPY and ADD."""
         parent = state.image
         state.image = await self._images.commit(
             parent=parent,
@@ -216,6 +218,7 @@ class Builder:
             container=container,
             created_by=created_by,
             author=state.author,
+            announced=announced,
         )
         if same:
             self._roots.moved(parent, state.image)
@@ -232,13 +235,18 @@ class Builder:
             await self._commit(state, created_by, layer=None, container=container, same=True)
 
     async def _placeholder(self, state: State, words: tuple[str, ...]) -> str:
-        """Name the container of a step that runs nothing; it exists only if it is to stay."""
-        if self._options.remove or self._options.force_remove or not state.image:
-            container = new_id()
+        """Make the container of a step that runs nothing: nobody starts it, but it has an id."""
+        if not state.image:
+            container = new_id()  # of nothing there is no container
             self._containers[container] = False
         else:
-            config = replace(state.config, cmd=(*state.shell, *words), entrypoint=None)
-            container, _ = await self._bench.create(state.image, config, self._options.host)
+            container, _ = await self._bench.create(
+                state.image,
+                replace(state.config, cmd=(*state.shell, *words), entrypoint=None),
+                self._options.host,
+                passing=self._options.remove or self._options.force_remove,
+            )
+            self._containers[container] = True
         await self._text(f" ---> Running in {short(container)}\n")
         return container
 
@@ -284,6 +292,7 @@ class Builder:
     async def _run_container(self, state: State, config: ContainerConfig, layer: Path) -> str:
         assert config.cmd is not None
         if not state.image:
+            await self._text(f" ---> Running in {short(new_id())}\n")  # as if there were one
             raise InvalidParameter(
                 "failed to create task for container: failed to create shim task: OCI runtime "
                 "create failed: runc create failed: unable to start container process: exec: "
@@ -380,7 +389,7 @@ class Builder:
             unpack=command == "ADD",
         )
         async with self._spooled(await root.diff()) as layer:
-            await self._commit(state, created_by, layer=layer, same=True)
+            await self._commit(state, created_by, layer=layer, same=True, announced=False)
 
     @contextlib.asynccontextmanager
     async def _spooled(self, tar: Closing) -> AsyncIterator[Path]:

@@ -123,14 +123,15 @@ class GitJails:
         self._folder = folder
         self._group = f"git{uid_of(config)}"
         self._open = 0
-
-    def clear(self) -> None:
-        """Remove what jails of an earlier daemon left, whose processes ended with it; blocking."""
-        for path in self._folder.glob(f"{PREFIX}*"):
-            process.run_blocking(_removal(path), timeout=MAX_SECONDS, check=False)
-        for folder in self._cgroups.folders(self._group):
+        self._left = list(folder.glob(f"{PREFIX}*"))
+        for path in cgroups.folders(self._group):
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                path.rmdir()
+
+    async def clear(self) -> None:
+        """Remove what jails of an earlier daemon left, whose processes ended with it."""
+        for path in self._left:
+            await process.run(_removal(path), timeout=MAX_SECONDS, check=False)
 
     @contextlib.asynccontextmanager
     async def jail(self, repository: Repository) -> AsyncIterator[GitJail]:

@@ -338,10 +338,23 @@ def _duration(name: str, given: Mapping[str, str]) -> int:
         return 0
     value = parse_duration(text)
     if value is None:
-        raise InvalidParameter(f"time: invalid duration {shell.go_quote(text)}")
+        raise InvalidParameter(_why_no_duration(text))
     if value and value < _MILLISECOND:
         raise InvalidParameter(f'Interval "{name}" cannot be less than 1ms')
     return value
+
+
+def _why_no_duration(text: str) -> str:
+    """Say what is wrong with a duration, in the words of Go's ``time``."""
+    shown = shell.go_quote(text)
+    rest = re.sub(r"\A[+-]?(?:[0-9.]+(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))*", "", text)
+    number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
+    unit = re.split("[0-9.]", rest[len(number) :], maxsplit=1)[0]
+    if not number.strip("."):
+        return f"time: invalid duration {shown}"
+    if not unit:
+        return f"time: missing unit in duration {shown}"
+    return f"time: unknown unit {shell.go_quote(unit)} in duration {shown}"
 
 
 def _retries(text: str) -> int:

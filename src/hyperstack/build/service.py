@@ -43,7 +43,6 @@ class BuildService:
         for pattern in (f"{spools.PREFIX}*", f"{LAYERS}*"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        self._gits.clear()
 
     async def build(
         self, options: BuildOptions, body: AsyncIterator[bytes]

@@ -121,6 +121,7 @@ class Engine:
         gits = GitJails(config, kit, cgroups, folder)
         self.builds = BuildService(folder, images, bench, gits)
         self._tasks.start("builds of an earlier daemon", bench.recover())
+        self._tasks.start("git of an earlier daemon", gits.clear())
         self.networks = NetworkService(core)
         self.volumes = volumes.VolumeService(core)
         self.sandboxes = SandboxService(core)

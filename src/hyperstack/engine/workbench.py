@@ -38,7 +38,9 @@ from hyperstack.model import (
 MEMORY = 256 << 20
 MAX_ID = 0xFFFFFFFE
 MARK = "hyper.build"
-"""Annotation of RUN's containers: none of them outlives the daemon that builds."""
+"""Annotation of a step's container, none of which runs on when the daemon that builds is gone."""
+_STEP, _PASSING = "step", "passing"
+"""Its values: one that was there only for a moment goes whatever its state is."""
 
 
 class Workbench:
@@ -49,19 +51,21 @@ class Workbench:
 
     async def recover(self) -> None:
         """End the steps that run for builds of an earlier daemon: nobody waits for them."""
-        for container in self._core.table:
-            if MARK in container.host.annotations and container.state.status.is_up:
+        for container in list(self._core.table):
+            mark = container.host.annotations.get(MARK)
+            if mark == _PASSING or (mark and container.state.status.is_up):
                 await self._discard(container.id)
 
     async def create(
-        self, image: str, config: ContainerConfig, host: HostConfig
+        self, image: str, config: ContainerConfig, host: HostConfig, *, passing: bool = False
     ) -> tuple[str, list[str]]:
         """Make a container of an image; raises what ``create`` raises."""
+        marks = {MARK: _PASSING if passing else _STEP}
         return await create.create(
             self._core,
             name=None,
             config=replace(config, image=image, attach_stdout=True, attach_stderr=True),
-            host=replace(host, log_config=LogConfig(type="none"), annotations={MARK: "step"}),
+            host=replace(host, log_config=LogConfig(type="none"), annotations=marks),
             networks={},
         )
 

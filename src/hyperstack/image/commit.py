@@ -34,8 +34,9 @@ async def commit(
 ) -> str:
     """Make an image of *parent* (full id, or empty) and the tar *layer*; return its id.
 
-    *reference* is the new image's name or empty; *announced*: events tell of it. No tar, or an empty one, adds no layer. Raises
-    NotFound if the parent is gone, InvalidParameter for a bad name or a tar that is none.
+    *reference* is the new image's name or empty; *announced*: events tell of it. No tar, or an
+    empty one, adds no layer. Raises NotFound if the parent is gone, InvalidParameter for a bad
+    name or a tar that is none.
     """
     name = Reference.parse(reference).tagged() if reference else None
     base = store.catalog.find(parent) if parent else None

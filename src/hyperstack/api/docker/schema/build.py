@@ -107,11 +107,12 @@ def _number(query: Query, key: str) -> int:
 def _ulimits(text: str) -> tuple[Ulimit, ...]:
     if not text:
         return ()
-    raw = _decoded(text, "error reading ulimit settings") or []
+    what = "error reading ulimit settings"
+    raw = _decoded(text, what)
+    if raw is None:
+        return ()
     if not isinstance(raw, list):
-        raise InvalidParameter(
-            f"error reading ulimit settings: {_mismatch(raw, 'value of type []*container.Ulimit')}"
-        )
+        raise InvalidParameter(f"{what}: {_mismatch(raw, 'value of type []*units.Ulimit')}")
     return tuple(ULIMIT.read(one) for one in raw if one is not None)
 
 
