@@ -107,6 +107,7 @@ class LogWriter:
         self._whole = 0
         """Size of the log up to its last complete record."""
         self._complained = False
+        self._rotated_ns = 0
         self._compressor: Compressor | None = None
         if settings.compress and settings.path is not None:
             self._compressor = Compressor(settings.path)
@@ -293,6 +294,9 @@ class LogWriter:
         path = self.settings.path
         assert path is not None
         self._store()
+        # Readers tell old files by these times, so no two are to have the same.
+        self._rotated_ns = max(self._rotated_ns + 1, time.time_ns())
+        os.utime(self._log, ns=(self._rotated_ns, self._rotated_ns))
         os.close(self._log)
         self._log = -1
         shift(path, self.settings.max_files)

@@ -55,10 +55,10 @@ def check(config: LogConfig) -> None:
     driver = _DRIVERS.get(name)
     if driver is None:
         raise InvalidParameter(f'error looking up logging plugin {name}: plugin "{name}" not found')
-    _check_mode(config.config)
-    flag(config.config, "cache-disabled", "invalid value for option cache-disabled: {}")
     if name == "none":
-        return
+        return  # whatever its options are
+    _check_mode(config.config)
+    flag(config.config, "cache-disabled", "invalid value for option cache-disabled: ")
     for key in config.config:
         if key not in driver.options | _ANY | CACHE:
             place = f"log driver {name}" if name == "local" else f"{name} log driver"

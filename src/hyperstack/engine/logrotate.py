@@ -19,37 +19,44 @@ from typing import BinaryIO
 log = logging.getLogger(__name__)
 
 
-def rotated(path: Path, number: int, suffix: str = "") -> Path:
-    """Return the name of a log's file that has been rotated *number* times."""
-    return path.with_name(f"{path.name}.{number}{suffix}")
+def _number(path: Path, file: Path) -> int:
+    """Return how often a log's file has been rotated; 0 if it is none."""
+    number = file.name.removeprefix(f"{path.name}.").removesuffix(".gz")
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+
+
+def _rotated(path: Path) -> dict[int, list[Path]]:
+    """Return a log's old files by number; the plain form before the compressed one."""
+    found: dict[int, list[Path]] = {}
+    for file in sorted(path.parent.glob(f"{path.name}.*")):
+        if number := _number(path, file):
+            found.setdefault(number, []).append(file)
+    return found
 
 
 def files_of(path: Path) -> list[Path]:
     """Return a log's files, oldest first; the newest need not exist."""
-    found: dict[int, Path] = {}
-    for file in path.parent.glob(f"{path.name}.*"):
-        number = file.name.removeprefix(f"{path.name}.").removesuffix(".gz")
-        if not (number.isascii() and number.isdigit()):
-            continue
-        if file.suffix != ".gz" or int(number) not in found:  # of two forms the plain one
-            found[int(number)] = file
-    return [*(found[number] for number in sorted(found, reverse=True)), path]
+    return [*(forms[0] for _, forms in sorted(_rotated(path).items(), reverse=True)), path]
 
 
 def shift(path: Path, keep: int) -> None:
     """Move each file of a log one on; *keep* are left, with the new one. Raises OSError."""
+    for number, forms in sorted(_rotated(path).items(), reverse=True):
+        for unwanted in forms[1:] if number < keep - 1 else forms:
+            unwanted.unlink(missing_ok=True)
+        if number < keep - 1:
+            suffix = ".gz" if forms[0].suffix == ".gz" else ""
+            _move(forms[0], path.with_name(f"{path.name}.{number + 1}{suffix}"))
     if keep <= 1:
         path.unlink(missing_ok=True)
-        return
-    for number in range(keep - 1, 0, -1):
-        for suffix in ("", ".gz"):
-            rotated(path, number, suffix).unlink(missing_ok=True)
-        sources = (rotated(path, number - 1), rotated(path, number - 1, ".gz"))
-        for source in sources if number > 1 else (path,):
-            # Somebody may have deleted the log by hand; of two forms the first does.
-            with contextlib.suppress(FileNotFoundError):
-                source.rename(rotated(path, number, ".gz" if source.suffix == ".gz" else ""))
-                break
+    else:
+        _move(path, path.with_name(f"{path.name}.1"))
+
+
+def _move(source: Path, target: Path) -> None:
+    # Somebody may have deleted it by hand.
+    with contextlib.suppress(FileNotFoundError):
+        source.rename(target)
 
 
 class Compressor:

@@ -137,7 +137,7 @@ def open_next(path: Path, mine: LogFile) -> LogFile | None:
             found = file.stat()
             if found.st_ino == mine.inode:
                 place = number
-            elif found.st_mtime_ns > mine.changed_ns():
+            elif file == path or found.st_mtime_ns > mine.changed_ns():
                 newer = min(newer, number)
     return next(opened(files[place + 1 if place >= 0 else newer :]), None)
 

@@ -118,10 +118,13 @@ async def dial(
     *scheme* is tcp, udp (*place* is a host), unix or unixgram (a path); *secure* makes TCP TLS.
     Raises InternalError in the words of Go.
     """
-    words = f"dial {scheme} {_joined(place, port) if port else place}"
+    if port > 65535:
+        raise InternalError(f"dial {scheme}: address {port}: invalid port")
+    local = scheme.startswith("unix")
+    words = f"dial {scheme} {place if local else _joined(place, port)}"
     try:
         async with asyncio.timeout(BOUND):
-            if not port:
+            if local:
                 return await _connect(scheme, place)
             return await _dial_host(scheme, place, port, secure)
     except TimeoutError:

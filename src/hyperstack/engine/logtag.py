@@ -1,22 +1,22 @@
 """What ``labels``, ``env`` and ``tag`` of a container's log options come to.
 
-``tag`` is a Go template over few fields (moby, ``daemon/logger/loggerutils/log_tag.go``); here a
-field stands by itself between its braces, and what else a template may do is refused.
+``tag`` is a Go template over what moby knows of the container (``logger.Info``); its actions are in
+``logtemplate.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import socket
+from datetime import UTC, datetime
 
+from hyperstack.engine import logtemplate
 from hyperstack.errors import InternalError
 from hyperstack.model import Container
 
 OPTIONS = frozenset({"labels", "labels-regex", "env", "env-regex", "tag"})
 DEFAULT = "{{.ID}}"
 """The tag where none is asked for."""
-_ACTION = re.compile(r"{{-?\s*(.*?)\s*-?}}", re.DOTALL)
-_FIELD = re.compile(r"\.(\w+)\Z")
 
 
 def attributes(container: Container) -> tuple[tuple[str, str], ...]:
@@ -37,18 +37,44 @@ def attributes(container: Container) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(made.items()))
 
 
+_UNSUPPORTED = re.compile(r"\(\?(?:<?[=!]|\(|#|>|P=)")
+"""What Go's expressions have not: looking around, conditions, comments, references."""
+
+
 def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile an expression, refused in Go's words where those are easily told."""
+    if (found := _UNSUPPORTED.search(pattern)) is not None:
+        raise _refusal("invalid or unsupported Perl syntax", found[0])
     try:
         return re.compile(pattern)
     except re.error as error:
-        words = "missing closing )" if "unterminated subpattern" in error.msg else error.msg
-        raise InternalError(f"error parsing regexp: {words}: `{pattern}`") from error
+        at = error.pos or 0
+        for start, words, part in (
+            ("missing ), unterminated", "missing closing )", pattern),
+            ("unterminated character set", "missing closing ]", pattern[at:]),
+            ("multiple repeat", "invalid nested repetition operator", pattern[at - 1 : at + 1]),
+            ("nothing to repeat", "missing argument to repetition operator", pattern[at]),
+            ("unbalanced parenthesis", "unexpected )", pattern),
+        ):
+            if error.msg.startswith(start):
+                raise _refusal(words, part) from error
+        raise _refusal(error.msg, pattern) from error
+
+
+def _refusal(words: str, part: str) -> InternalError:
+    return InternalError(f"error parsing regexp: {words}: `{part}`")
 
 
 def tag(container: Container, template: str) -> str:
-    """Fill in the fields of a tag's template. Raises InternalError in the words of Go."""
+    """Fill in a tag's template. Raises InternalError in the words of Go."""
+    return logtemplate.fill(template, _values(container))
+
+
+def _values(container: Container) -> dict[str, logtemplate.Value]:
     config = container.config
-    fields = {
+    created = datetime.fromtimestamp(container.created_ns // 10**9, UTC)
+    fraction = f".{container.created_ns % 10**9:09d}".rstrip("0").rstrip(".")
+    return {
         "ID": container.id[:12],
         "FullID": container.id,
         "Name": container.name,
@@ -57,24 +83,16 @@ def tag(container: Container, template: str) -> str:
         "ImageName": config.image,
         "DaemonName": "docker",
         "Command": " ".join((container.path, *container.args)),
+        "Hostname": socket.gethostname(),
+        "Config": dict(container.host.log_config.config),
         "ContainerID": container.id,
         "ContainerName": f"/{container.name}",
+        "ContainerEntrypoint": container.path,
+        "ContainerArgs": container.args,
         "ContainerImageID": container.image_id,
         "ContainerImageName": config.image,
+        "ContainerCreated": f"{created:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC",
+        "ContainerEnv": config.env,
+        "ContainerLabels": dict(config.labels),
+        "LogPath": "",
     }
-    if template.rfind("{{") > template.rfind("}}"):
-        raise InternalError("template: log-tag:1: unclosed action")
-    return _ACTION.sub(lambda found: _value(found, fields), template)
-
-
-def _value(found: re.Match[str], fields: Mapping[str, str]) -> str:
-    field = _FIELD.match(found[1])
-    if field is None:
-        word = found[1].split(" ")[0]
-        raise InternalError(f'template: log-tag:1: function "{word}" not defined')
-    if field[1] not in fields:
-        raise InternalError(
-            f'template: log-tag:1:{found.start(1)}: executing "log-tag" at <{found[1]}>: can\'t '
-            f"evaluate field {field[1]} in type *logger.Info"
-        )
-    return fields[field[1]]

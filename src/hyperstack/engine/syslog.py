@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ OPTIONS = logtag.OPTIONS | {
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 PORT = 514
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
+_PORT = re.compile(r":([^:\]]{1,20})\Z")
+_INTEGER = re.compile(r"\+?[0-9]{1,9}\Z")
 _FACILITIES = (
     "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp - - - - "
     "local0 local1 local2 local3 local4 local5 local6 local7"
@@ -64,14 +67,16 @@ def parse_address(text: str) -> tuple[str, str, int]:
         return "", "", 0
     try:
         url = urlsplit(text)
-        port = url.port
     except ValueError as error:
-        raise InvalidParameter(f'parse "{text}": {error}') from error
+        raise InvalidParameter(f"parse \"{text}\": missing ']' in host") from error
+    port = _PORT.search(url.netloc)
+    if port is not None and _INTEGER.match(port[1]) is None:
+        raise InvalidParameter(f'parse "{text}": invalid port ":{port[1]}" after host')
     if url.scheme in ("unix", "unixgram"):
         return url.scheme, url.path, 0
     if url.scheme not in ("udp", "tcp", "tcp+tls"):
         raise InvalidParameter(f"unsupported scheme: '{url.scheme}'")
-    return url.scheme, url.hostname or "localhost", PORT if port is None else port
+    return url.scheme, url.hostname or "localhost", int(port[1]) if port is not None else PORT
 
 
 def parse_facility(text: str) -> int:
@@ -80,7 +85,7 @@ def parse_facility(text: str) -> int:
         return _FACILITIES.index("daemon")
     if text != "-" and text in _FACILITIES:
         return _FACILITIES.index(text)
-    if text.isascii() and text.isdigit() and len(text) < 3 and int(text) < len(_FACILITIES):
+    if _INTEGER.match(text) and 0 <= int(text) < len(_FACILITIES):
         return int(text)
     raise InvalidParameter("invalid syslog facility")
 
@@ -131,10 +136,15 @@ def tls_context(options: Mapping[str, str]) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if authority := options.get("syslog-tls-ca-cert"):
         try:
-            context.load_verify_locations(cadata=Path(authority).read_text())
-        except (OSError, ValueError, ssl.SSLError) as error:
+            text = Path(authority).read_text(errors="replace")
+        except OSError as error:
             words = f'could not read CA certificate "{authority}": {_opened(error, authority)}'
             raise InvalidParameter(words) from error
+        try:
+            context.load_verify_locations(cadata=text)
+        except (ValueError, ssl.SSLError) as error:
+            words = f'failed to append certificates from PEM file: "{authority}"'
+            raise InternalError(words) from error
     certificate, key = options.get("syslog-tls-cert", ""), options.get("syslog-tls-key", "")
     if certificate or key:
         try:

@@ -65,7 +65,7 @@ def test_addresses_are_read(text: str, parts: tuple[str, str, int]) -> None:
     assert syslog.parse_address(text) == parts
 
 
-@pytest.mark.parametrize("text", ["x", "ftp://x", "tcp://h:x", "udp://h:99999"])
+@pytest.mark.parametrize("text", ["x", "ftp://x", "tcp://h:x", "tcp://[::1"])
 def test_other_addresses_are_refused(text: str) -> None:
     with pytest.raises(InvalidParameter):
         syslog.parse_address(text)
