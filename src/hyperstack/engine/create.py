@@ -25,6 +25,7 @@ from hyperstack.model import (
     ContainerConfig,
     ContainerState,
     EndpointSettings,
+    Healthcheck,
     HostConfig,
     LogConfig,
 )
@@ -160,11 +161,18 @@ def merge_image(config: ContainerConfig, image: Image, identifier: str) -> Conta
         working_dir=_clean(config.working_dir or base.working_dir),
         labels={**base.labels, **config.labels},
         stop_signal=config.stop_signal or base.stop_signal,
-        healthcheck=config.healthcheck or base.healthcheck,
-        shell=config.shell or base.shell,
+        healthcheck=_merge_check(config.healthcheck, base.healthcheck),
         on_build=config.on_build,
         given_empty=tuple(name for name in config.given_empty if name == "on_build"),
     )
+
+
+def _merge_check(own: Healthcheck | None, base: Healthcheck | None) -> Healthcheck | None:
+    """Fill what the user's health check leaves open from the image's, field by field."""
+    if own is None or base is None:
+        return own or base
+    given = {name: value for name, value in msgspec.structs.asdict(own).items() if value}
+    return msgspec.structs.replace(base, **given)
 
 
 def _clean(path: str) -> str:

@@ -57,15 +57,18 @@ def command(container: Container, check: Healthcheck) -> tuple[str, ...]:
     return tuple(rest)
 
 
+def begin(container: Container) -> None:
+    """Forget the verdict of an earlier run, but not its probes, as Docker: a start is recorded."""
+    old = container.state.health
+    fresh = Health(status="starting", log=old.log if old is not None else ())
+    container.state.health = fresh if effective(container) else None
+
+
 def start(core: Core, live: Live) -> None:
-    """Begin to watch a container that has just been started (or adopted)."""
+    """Begin to watch a container that has just been started, or go on with one that was found."""
     check = effective(live.container)
-    if check is None:
-        live.container.state.health = None
-        return
-    if live.container.state.health is None or not live.adopted:
-        live.container.state.health = Health(status="starting")
-    core.tasks.start(f"health {live.container.id[:12]}", _watch(core, live, check))
+    if check is not None:
+        core.tasks.start(f"health {live.container.id[:12]}", _watch(core, live, check))
 
 
 def closed(container: Container) -> None:
@@ -76,23 +79,35 @@ def closed(container: Container) -> None:
 
 async def _watch(core: Core, live: Live, check: Healthcheck) -> None:
     container = live.container
-    began = time.monotonic()
-    while not live.ended.done():
-        early = (time.monotonic() - began) * SECOND < check.start_period
-        starting = container.state.health is not None and (
-            container.state.health.status == "starting"
-        )
-        pause = check.start_interval if early and starting else check.interval
+    pause = _until_due(container, check, time.time_ns())
+    while True:
         await asyncio.wait({live.ended}, timeout=pause / SECOND)
         if live.ended.done():
             return
-        if container.state.status != Status.RUNNING:
-            continue
-        probe = await _probe(core, container, check)
-        if live.ended.done():
-            return
-        in_grace = (time.monotonic() - began) * SECOND < check.start_period
-        await _judge(core, container, check, probe, in_grace=in_grace)
+        if container.state.status == Status.RUNNING:
+            probe = await _probe(core, container, check)
+            if live.ended.done():
+                return
+            # One that a pause has met says nothing; as Docker, which gives it up then.
+            if container.state.status == Status.RUNNING:
+                await _judge(core, container, check, probe)
+        pause = _interval(container, check, time.time_ns())
+
+
+def _until_due(container: Container, check: Healthcheck, now_ns: int) -> int:
+    """Return the ns until the first probe of this daemon: an earlier one's count goes on."""
+    health, started_ns = container.state.health, container.state.started_ns
+    last_ns = max(started_ns, health.log[-1].end_ns if health and health.log else 0)
+    interval = _interval(container, check, last_ns)
+    return min(max(last_ns + interval - now_ns, 0), interval)
+
+
+def _interval(container: Container, check: Healthcheck, now_ns: int) -> int:
+    """Return the ns from *now_ns* to the next probe; they are fewer while a container starts."""
+    health = container.state.health
+    starting = health is not None and health.status == "starting"
+    early = now_ns - container.state.started_ns < check.start_period
+    return check.start_interval if early and starting else check.interval
 
 
 async def _probe(core: Core, container: Container, check: Healthcheck) -> HealthProbe:
@@ -128,12 +143,11 @@ async def _probe(core: Core, container: Container, check: Healthcheck) -> Health
     )
 
 
-async def _judge(
-    core: Core, container: Container, check: Healthcheck, probe: HealthProbe, *, in_grace: bool
-) -> None:
+async def _judge(core: Core, container: Container, check: Healthcheck, probe: HealthProbe) -> None:
     old = container.state.health or Health(status="starting")
     kept = (*old.log, probe)[-KEPT:]
     status, streak = old.status, old.failing_streak
+    in_grace = probe.start_ns - container.state.started_ns < check.start_period
     if probe.exit_code == 0:
         status, streak = "healthy", 0
     elif not (in_grace and old.status == "starting"):

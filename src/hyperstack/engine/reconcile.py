@@ -144,6 +144,7 @@ async def _resume(
         return False  # its exit was stored; only the sandbox's end is missing
     if container.sandbox != sandbox.id:
         container.generation += 1  # the start had not been recorded, its log had begun
+        health.begin(container)
     writer = resume_log(core, container)
     live = Live(core, container, sandbox, process.handle, writer)
     live.adopted = True

@@ -194,6 +194,7 @@ async def _record_start(core: Core, container: Container, place: siblings.Place)
     state.error = ""
     state.endpoints = plugged.endpoints
     state.ports = plugged.ports
+    health.begin(container)
     container.sandbox = sandbox.id
     container.generation += 1
     await core.table.save(container)

@@ -168,3 +168,33 @@ async def test_when_every_name_is_taken_one_is_made_up(
     monkeypatch.setattr(names, "_RIGHT", ["b"])
     await added(core, "a_b")
     assert names.free(core.table).startswith("a_b")
+
+
+@pytest.mark.parametrize(
+    ("own", "interval", "test"),
+    [
+        (None, 7, ("CMD", "a")),
+        (Healthcheck(), 7, ("CMD", "a")),
+        (Healthcheck(interval=1), 1, ("CMD", "a")),
+        (Healthcheck(test=("NONE",)), 7, ("NONE",)),
+    ],
+)
+def test_a_health_check_is_the_image_s_but_for_what_the_user_says(
+    own: Healthcheck | None, interval: int, test: tuple[str, ...]
+) -> None:
+    found = create._merge_check(own, Healthcheck(test=("CMD", "a"), interval=7))
+    assert found is not None
+    assert (found.interval, found.test) == (interval, test)
+
+
+async def test_two_containers_that_are_the_first_of_their_size_get_a_whole_template(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sandboxes, "kit", SimpleNamespace(ext4_template=Path("/dev/null")))
+    size = disks.SMALLEST
+    made = await asyncio.gather(*(disks.template_for(core, size) for _ in range(3)))
+    assert len(set(made)) == 1
+    assert made[0].stat().st_size == size
+    (made[0].parent / f"{disks.PARTIAL}{size}.dead").touch()
+    disks.sweep_templates(core)
+    assert list(made[0].parent.iterdir()) == [made[0]]

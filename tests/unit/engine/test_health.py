@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from hyperstack.engine import health
 from hyperstack.engine.core import Core
@@ -8,6 +9,12 @@ from hyperstack.model import ContainerConfig, Health, Healthcheck, HealthProbe
 from tests.unit.engine.making import added, container
 
 CHECK = Healthcheck(test=("CMD", "x"), retries=2)
+TIMED = Healthcheck(
+    test=("CMD", "x"),
+    interval=30 * health.SECOND,
+    start_interval=5 * health.SECOND,
+    start_period=60 * health.SECOND,
+)
 
 
 def probe(code: int, number: int = 0) -> HealthProbe:
@@ -33,8 +40,9 @@ async def test_probes_are_judged(
 ) -> None:
     made = await added(core)
     made.state.health = Health(status="starting")
+    check = replace(CHECK, start_period=1 if grace else 0)
     for code in codes:
-        await health._judge(core, made, CHECK, probe(code), in_grace=grace)
+        await health._judge(core, made, check, probe(code))
     assert made.state.health is not None
     assert (made.state.health.status, made.state.health.failing_streak) == (status, streak)
 
@@ -42,7 +50,7 @@ async def test_probes_are_judged(
 async def test_a_change_is_told_once(core: Core) -> None:
     made = await added(core)
     for code in (0, 0, 1, 1, 1, 0):
-        await health._judge(core, made, CHECK, probe(code), in_grace=False)
+        await health._judge(core, made, CHECK, probe(code))
     assert [e.action for e in core.events.past(0)] == [
         "health_status: healthy",
         "health_status: unhealthy",
@@ -53,9 +61,41 @@ async def test_a_change_is_told_once(core: Core) -> None:
 async def test_the_last_five_probes_are_kept(core: Core) -> None:
     made = await added(core)
     for number in range(8):
-        await health._judge(core, made, CHECK, probe(0, number), in_grace=False)
+        await health._judge(core, made, CHECK, probe(0, number))
     assert made.state.health is not None
     assert [p.start_ns for p in made.state.health.log] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "last", "now", "due"),
+    [
+        ("healthy", 100, 0, 110, 20),
+        ("healthy", 100, 150, 160, 20),
+        ("healthy", 100, 150, 190, 0),
+        ("healthy", 100, 90, 110, 20),  # a probe of an earlier run
+        ("healthy", 100, 150, 120, 30),  # the host's clock was set back
+        ("starting", 100, 0, 101, 4),
+        ("starting", 100, 150, 152, 3),
+        ("starting", 100, 161, 165, 26),  # the start period is over
+    ],
+)
+def test_a_new_daemon_probes_when_the_old_one_would_have(
+    status: str, started: int, last: int, now: int, due: int
+) -> None:
+    made = container(config=ContainerConfig(healthcheck=TIMED))
+    made.state.started_ns = started * health.SECOND
+    made.state.health = Health(status=status, log=(probe(0, last * health.SECOND),) if last else ())
+    assert health._until_due(made, TIMED, now * health.SECOND) == due * health.SECOND
+
+
+@pytest.mark.parametrize("check", [CHECK, None])
+def test_a_start_forgets_the_verdict_of_the_run_before_and_keeps_its_probes(
+    check: Healthcheck | None,
+) -> None:
+    made = container(config=ContainerConfig(healthcheck=check))
+    made.state.health = Health(status="unhealthy", failing_streak=4, log=(probe(1),))
+    health.begin(made)
+    assert made.state.health == (Health(status="starting", log=(probe(1),)) if check else None)
 
 
 @pytest.mark.parametrize("test", [(), ("NONE",)])
