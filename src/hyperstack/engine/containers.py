@@ -116,7 +116,9 @@ class ContainerService:
 
     async def update(self, ref: str, changes: update.UpdateConfig) -> List[str]:
         """Change its limits; returns warnings."""
-        return await update.update(self._core, self.get(ref), changes)
+        settled, warnings = update.check(changes)  # as Docker, before it is looked for
+        await update.update(self._core, self.get(ref), settled)
+        return warnings
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Remove it."""

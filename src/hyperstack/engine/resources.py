@@ -31,11 +31,14 @@ _THROTTLES = (
 )
 
 
-def settle(host: HostConfig) -> tuple[HostConfig, list[str]]:
-    """Return what of *host* is in force, and Docker's warnings. Raises InvalidParameter."""
+def settle(host: HostConfig, *, update: bool = False) -> tuple[HostConfig, list[str]]:
+    """Return what of *host* is in force, and Docker's warnings. Raises InvalidParameter.
+
+    *update*: what *host* does not say is set already, and may be anything.
+    """
     changes: dict[str, Any] = {}
     warnings = [
-        *_memory(host, changes),
+        *_memory(host, changes, update),
         *_cpu(host, changes),
         *_block(host, changes),
         *_groups(host),
@@ -44,8 +47,8 @@ def settle(host: HostConfig) -> tuple[HostConfig, list[str]]:
     return msgspec.structs.replace(host, **changes), warnings
 
 
-def _memory(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
-    _check_memory(host)
+def _memory(host: HostConfig, changes: dict[str, Any], update: bool) -> Iterator[str]:
+    _check_memory(host, update)
     # Of guests, all are on cgroup version 2, which has no swappiness of its own.
     if host.memory_swappiness is not None:
         if host.memory_swappiness != -1:
@@ -64,7 +67,7 @@ def _memory(host: HostConfig, changes: dict[str, Any]) -> Iterator[str]:
         changes["pids_limit"] = None  # what the CLI sends for "not said"
 
 
-def _check_memory(host: HostConfig) -> None:
+def _check_memory(host: HostConfig, update: bool) -> None:
     memory, swap, reserved = host.memory, host.memory_swap, host.memory_reservation
     if memory and memory < SMALLEST_MEMORY:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
@@ -72,7 +75,7 @@ def _check_memory(host: HostConfig) -> None:
         raise InvalidParameter(
             "Minimum memoryswap limit should be larger than memory limit, see usage"
         )
-    if swap > 0 and not memory:
+    if swap > 0 and not memory and not update:
         raise InvalidParameter(
             "You should always set the Memory limit when using Memoryswap limit, see usage"
         )

@@ -177,13 +177,20 @@ def limits(host: HostConfig, *, shared: bool = False) -> messages.Limits:
     found = messages.Limits(
         memory_max=host.memory or 0,
         memory_low=host.memory_reservation or 0,
-        pids_max=(host.pids_limit or 0) if (host.pids_limit or 0) >= 0 else -1,
+        pids_max=_processes(host.pids_limit),
     )
     if not shared:
         return found
     quota, period = cpu_time(host)
     weight = v2_weight(host.cpu_shares or DEFAULT_SHARES)
     return replace(found, cpu_quota_us=quota or -1, cpu_period_us=period, cpu_weight=weight)
+
+
+def _processes(limit: int | None) -> int:
+    """Return a limit of processes as the agent takes it: -1 for none, 0 for what it has."""
+    if limit is None:
+        return 0
+    return limit if limit > 0 else -1
 
 
 def cpu_time(host: HostConfig) -> tuple[int, int]:

@@ -9,17 +9,28 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
 from hyperstack.engine.spec import limits
 from hyperstack.engine.validate import check_resources
-from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.errors import Conflict, GuestError, InternalError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.ids import is_container_name
-from hyperstack.model import Container, HostConfig, RestartPolicy, Status
+from hyperstack.model import Container, HostConfig, RestartPolicy, Status, WeightDevice
 from hyperstack.vmm.base import Runtime
 
 
 class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``docker update`` may change; 0 and None leave a value as it is."""
+    """What ``docker update`` may change; 0 and None leave a value as it is.
+
+    Those from ``blkio_weight`` to ``oom_kill_disable`` are looked at and come to nothing.
+    """
 
     blkio_weight: int = 0
+    blkio_weight_device: tuple[WeightDevice, ...] = ()
+    cpu_percent: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    io_maximum_iops: int = 0
+    io_maximum_bandwidth: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
     cpu_shares: int = 0
     cpu_period: int = 0
     cpu_quota: int = 0
@@ -33,38 +44,57 @@ class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
     restart_policy: RestartPolicy | None = None
 
 
-async def update(core: Core, container: Container, changes: UpdateConfig) -> list[str]:
-    """Apply new limits to row, guest and host. Raises Conflict or InvalidParameter."""
+def check(changes: UpdateConfig) -> tuple[UpdateConfig, list[str]]:
+    """Return what of *changes* comes to anything, and Docker's warnings of the rest.
+
+    Called before the container is looked for. Raises InvalidParameter.
+    """
+    if changes.io_maximum_iops or changes.io_maximum_bandwidth:
+        raise InvalidParameter(
+            "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps"
+        )
+    asked = {k: v for k, v in msgspec.structs.asdict(changes).items() if v is not None}
+    if changes.restart_policy is not None and not changes.restart_policy.name:
+        del asked["restart_policy"]
+    settled, warnings = check_resources(HostConfig(**asked))
+    kept = {name: getattr(settled, name) for name in asked}
+    if changes.pids_limit is not None:
+        kept["pids_limit"] = max(changes.pids_limit, 0)  # what Docker writes for "no limit"
+    return UpdateConfig(**kept), warnings
+
+
+async def update(core: Core, container: Container, changes: UpdateConfig) -> None:
+    """Apply new limits, which ``check`` has seen, to row, guest and host.
+
+    Raises Conflict, InvalidParameter, or InternalError as dockerd for what its runtime refuses.
+    """
     async with core.table.lock(container.id):
         if container.state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict('container is marked for removal and cannot be "update"')
         old = container.host
         container.host = _merged(container, changes)
-        live = core.live.get(container.id)
         try:
-            if live is not None and container.state.status.is_up:
+            if core.live.get(container.id) is not None and container.state.status.is_up:
                 await _apply(core, container)
         except BaseException:
             container.host = old
             raise
         await record(core, container)
     core.event(container, "update")
-    return []
 
 
 def _merged(container: Container, changes: UpdateConfig) -> HostConfig:
     host = container.host
     new = msgspec.structs.asdict(changes)
-    kept = {k: v for k, v in new.items() if v not in (0, None, "")}
+    kept = {k: v for k, v in new.items() if v not in (0, None, "", ())}
+    if changes.pids_limit is not None:
+        kept["pids_limit"] = changes.pids_limit
     policy = changes.restart_policy
-    if policy is not None and not policy.name:
-        kept.pop("restart_policy", None)
-    if policy is not None and policy.name and host.auto_remove and policy.name != "no":
+    if policy is not None and host.auto_remove and policy.name != "no":
         raise Conflict(
             f"Cannot update container {container.id}: Restart policy cannot be updated because "
             "AutoRemove is enabled for the container"
         )
-    check_resources(HostConfig(**{**kept, "memory": changes.memory or host.memory}))
     if conflict := _conflict(host, changes):
         raise Conflict(f"Cannot update container {container.id}: {conflict}")
     return msgspec.structs.replace(host, **kept)
@@ -93,6 +123,11 @@ def _conflict(host: HostConfig, changes: UpdateConfig) -> str:
 
 async def _apply(core: Core, container: Container) -> None:
     live = core.live[container.id]
+    if 0 < container.host.memory_swap < container.host.memory:
+        raise InternalError(
+            f"Cannot update container {container.id}: runc did not terminate successfully: "
+            "exit status 1: memory+swap limit should be >= memory limit"
+        )
     memory = rooms.vm_memory(core, container.host)
     row = live.sandbox.row
     driver = core.sandboxes.driver(Runtime(row.runtime))
@@ -102,7 +137,12 @@ async def _apply(core: Core, container: Container) -> None:
             "runs; stop the container first"
         )
     message = messages.Update(id=container.id, limits=limits(container.host))
-    await live.sandbox.call(messages.Op.UPDATE, message)
+    try:
+        await live.sandbox.call(messages.Op.UPDATE, message)
+    except GuestError:
+        if not live.ended.done():
+            raise
+        return  # it has ended meanwhile: its next start has the new limits
     if siblings.others(live.sandbox, container.id):
         await siblings.share_out(core, live.sandbox)
     else:

@@ -54,10 +54,14 @@ def validate(
     return settled, warnings
 
 
-def check_resources(host: HostConfig) -> None:
-    """Check what an update may change. Raises InvalidParameter."""
+def check_resources(host: HostConfig) -> tuple[HostConfig, list[str]]:
+    """Check what an update is to change; return what of it is in force, and Docker's warnings.
+
+    Raises InvalidParameter.
+    """
     _check_restart(host)
-    resources.settle(host)
+    _check_swappiness(host)
+    return resources.settle(host, update=True)
 
 
 def is_mac(text: str) -> bool:
@@ -165,12 +169,16 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
 
 
-def _check_rest(host: HostConfig) -> None:
+def _check_swappiness(host: HostConfig) -> None:
     swappiness = host.memory_swappiness
     if swappiness is not None and not -1 <= swappiness <= 100:
         raise InvalidParameter(
             f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
         )
+
+
+def _check_rest(host: HostConfig) -> None:
+    _check_swappiness(host)
     if host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
     if not -1000 <= host.oom_score_adj <= 1000:

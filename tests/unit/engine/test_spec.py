@@ -94,7 +94,7 @@ def test_sysctls_add_to_dockers() -> None:
     assert made == {**spec.DEFAULT_SYSCTLS, "net.core.x": "1"}
 
 
-@pytest.mark.parametrize(("asked", "told"), [(None, 0), (0, 0), (-1, -1), (12, 12)])
+@pytest.mark.parametrize(("asked", "told"), [(None, 0), (0, -1), (-1, -1), (12, 12)])
 def test_the_limit_of_processes_is_told(asked: int | None, told: int) -> None:
     assert spec.limits(HostConfig(pids_limit=asked)).pids_max == told
 

@@ -9,16 +9,30 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.table import Table
 from hyperstack.engine.update import UpdateConfig, rename
 from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter
-from hyperstack.model import ContainerState, HostConfig, RestartPolicy, Status
+from hyperstack.model import (
+    Container,
+    ContainerState,
+    HostConfig,
+    RestartPolicy,
+    Status,
+    WeightDevice,
+)
 from tests.unit.engine.making import added
 
 MB = 1 << 20
 
 
+async def changed(core: Core, made: Container, changes: UpdateConfig) -> list[str]:
+    """Do what the service does: look at the changes, then apply them."""
+    settled, warnings = update.check(changes)
+    await update.update(core, made, settled)
+    return warnings
+
+
 async def test_what_is_not_given_stays(core: Core) -> None:
     made = await added(core, host=HostConfig(cpu_shares=5, memory=9 * MB, memory_swap=20 * MB))
-    await update.update(core, made, UpdateConfig(memory=10 * MB, pids_limit=-1))
-    assert (made.host.cpu_shares, made.host.memory, made.host.pids_limit) == (5, 10 * MB, -1)
+    await changed(core, made, UpdateConfig(memory=10 * MB, pids_limit=-1))
+    assert (made.host.cpu_shares, made.host.memory, made.host.pids_limit) == (5, 10 * MB, 0)
     again = Table(core.db)
     again.load()
     assert again.get("c").host == made.host
@@ -26,9 +40,9 @@ async def test_what_is_not_given_stays(core: Core) -> None:
 
 async def test_a_policy_can_be_changed(core: Core) -> None:
     made = await added(core)
-    await update.update(core, made, UpdateConfig(restart_policy=RestartPolicy(name="always")))
+    await changed(core, made, UpdateConfig(restart_policy=RestartPolicy(name="always")))
     assert made.host.restart_policy.name == "always"
-    await update.update(core, made, UpdateConfig(restart_policy=RestartPolicy(), cpu_shares=9))
+    await changed(core, made, UpdateConfig(restart_policy=RestartPolicy(), cpu_shares=9))
     assert made.host.restart_policy.name == "always"
 
 
@@ -50,15 +64,58 @@ async def test_a_wrong_update_changes_nothing(
 ) -> None:
     made = await added(core, host=host)
     with pytest.raises((InvalidParameter, Conflict)):
-        await update.update(core, made, changes)
+        await changed(core, made, changes)
     assert made.host == host
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (UpdateConfig(blkio_weight=500), "Block I/O weight or"),
+        (UpdateConfig(blkio_weight_device=(WeightDevice(path="/x", weight=5),)), "weight_device"),
+        (UpdateConfig(cpu_percent=3), "CPU percent"),
+        (UpdateConfig(oom_kill_disable=True), "OomKillDisable"),
+        (UpdateConfig(memory_swappiness=50), "swappiness"),
+    ],
+)
+async def test_what_comes_to_nothing_is_warned_of_and_changes_nothing(
+    core: Core, changes: UpdateConfig, words: str
+) -> None:
+    made = await added(core)
+    before = made.host
+    assert words in "".join(await changed(core, made, changes))
+    assert made.host == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        UpdateConfig(memory=MB),
+        UpdateConfig(memory=64 * MB, memory_swap=32 * MB),
+        UpdateConfig(nano_cpus=10**15),
+        UpdateConfig(memory_swappiness=500),
+        UpdateConfig(io_maximum_iops=5),
+        UpdateConfig(restart_policy=RestartPolicy(name="foo")),
+    ],
+)
+def test_what_is_wrong_by_itself_is_refused_whoever_it_is_for(changes: UpdateConfig) -> None:
+    with pytest.raises(InvalidParameter):
+        update.check(changes)
+
+
+async def test_a_container_that_does_not_run_takes_limits_that_only_its_start_could_refuse(
+    core: Core,
+) -> None:
+    made = await added(core, host=HostConfig(memory=10 * MB, memory_swap=20 * MB))
+    await changed(core, made, UpdateConfig(memory_swap=5 * MB, memory_reservation=900 * MB))
+    assert (made.host.memory_swap, made.host.memory_reservation) == (5 * MB, 900 * MB)
 
 
 @pytest.mark.parametrize("status", [Status.REMOVING, Status.DEAD])
 async def test_what_goes_is_neither_updated_nor_renamed(core: Core, status: Status) -> None:
     made = await added(core, state=ContainerState(status=status))
     with pytest.raises(Conflict, match="marked for removal"):
-        await update.update(core, made, UpdateConfig(cpu_shares=9))
+        await changed(core, made, UpdateConfig(cpu_shares=9))
     with pytest.raises(Conflict, match="marked for removal"):
         await rename(core, made, "other")
     assert made.name == "c"

@@ -10,6 +10,7 @@ from hyperstack.api.docker.gojson import (
     INT64,
     STRING,
     UINT16,
+    UINT64,
     Field,
     Nullable,
     Object,
@@ -20,7 +21,7 @@ from hyperstack.api.docker.gojson import (
 )
 from hyperstack.api.docker.schema.config import read_config
 from hyperstack.api.docker.schema.endpoint import EndpointMap
-from hyperstack.api.docker.schema.host import RESTART_POLICY, HostConfigKind
+from hyperstack.api.docker.schema.host import RESTART_POLICY, WEIGHT_DEVICES, HostConfigKind
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import ContainerConfig, EndpointSettings, ExecConfig, HostConfig
 
@@ -115,6 +116,14 @@ def update_fields() -> tuple[Field, ...]:
     """Return the fields of the update body that the engine's ``UpdateConfig`` has."""
     return (
         Field("BlkioWeight", "blkio_weight", UINT16),
+        Field("BlkioWeightDevice", "blkio_weight_device", WEIGHT_DEVICES),
+        Field("CpuPercent", "cpu_percent", INT64),
+        Field("CpuRealtimePeriod", "cpu_realtime_period", INT64),
+        Field("CpuRealtimeRuntime", "cpu_realtime_runtime", INT64),
+        Field("IOMaximumIOps", "io_maximum_iops", UINT64),
+        Field("IOMaximumBandwidth", "io_maximum_bandwidth", UINT64),
+        Field("MemorySwappiness", "memory_swappiness", Nullable(INT64)),
+        Field("OomKillDisable", "oom_kill_disable", Nullable(BOOL)),
         Field("CpuShares", "cpu_shares", INT64),
         Field("CpuPeriod", "cpu_period", INT64),
         Field("CpuQuota", "cpu_quota", INT64),

@@ -86,6 +86,7 @@ _WEIGHT: Schema[WeightDevice] = Schema(
     WeightDevice,
     (Field("Path", "path", STRING), Field("Weight", "weight", UINT16)),
 )
+WEIGHT_DEVICES = List(Object(_WEIGHT), nil=True, go_type="[]*blkiodev.WeightDevice")
 _THROTTLE: Schema[ThrottleDevice] = Schema(
     "blkiodev.ThrottleDevice",
     ThrottleDevice,
@@ -161,11 +162,7 @@ HOST_CONFIG: Schema[HostConfig] = Schema(
         Field("NanoCpus", "nano_cpus", INT64),
         Field("CgroupParent", "cgroup_parent", STRING),
         Field("BlkioWeight", "blkio_weight", UINT16),
-        Field(
-            "BlkioWeightDevice",
-            "blkio_weight_device",
-            List(Object(_WEIGHT), nil=True, go_type="[]*blkiodev.WeightDevice"),
-        ),
+        Field("BlkioWeightDevice", "blkio_weight_device", WEIGHT_DEVICES),
         Field("BlkioDeviceReadBps", "blkio_device_read_bps", _THROTTLES),
         Field("BlkioDeviceWriteBps", "blkio_device_write_bps", _THROTTLES),
         Field("BlkioDeviceReadIOps", "blkio_device_read_iops", _THROTTLES),
