@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hyperstack.engine import disks, joining, links, names, runtimes, security, wishes
+from hyperstack.engine import disks, joining, links, names, platforms, runtimes, security, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import rlimits
 from hyperstack.engine.validate import validate
-from hyperstack.errors import InternalError, InvalidParameter, NotFound
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest import caps
 from hyperstack.ids import ContainerId, is_container_name, new_id
 from hyperstack.image.manifest import Platform
@@ -54,7 +54,9 @@ async def create(
     identifier = ContainerId(new_id())
     image = core.images.get(config.image)
     if platform:
-        check_platform(config.image, image, Platform.parse(platform))
+        platforms.check(config.image, image, Platform.parse(platform))
+    elif told := platforms.warning(image):
+        warnings.append(told)
     chosen = _claim_name(core, name, identifier)
     try:
         merged = merge_image(config, image, identifier)
@@ -105,23 +107,6 @@ def _make_folder(core: Core, identifier: ContainerId) -> None:
             f"the container's folder in {core.config.data_root} can't be made: "
             f"{(error.strerror or str(error)).lower()}"
         ) from error
-
-
-def check_platform(name: str, image: Image, wanted: Platform) -> None:
-    """Raise NotFound, upon which the CLI pulls, if an image is for another platform."""
-    made = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
-    if not (wanted.accepts(made) or _runs(made.normal(), wanted.normal())):
-        raise NotFound(
-            f"image with reference {name} was found but its platform ({made.normal()}) does not "
-            f"match the specified platform ({wanted.normal()})"
-        )
-
-
-def _runs(made: Platform, wanted: Platform) -> bool:
-    """Tell whether a processor of a later level (``amd64/v3``) is asked for than an image needs."""
-    same = (made.os, made.architecture) == (wanted.os, wanted.architecture)
-    levels = [platform.variant.removeprefix("v") or "1" for platform in (made, wanted)]
-    return same and made.architecture == "amd64" and levels[0] <= levels[1]
 
 
 def _claim_name(core: Core, name: str | None, identifier: ContainerId) -> str:

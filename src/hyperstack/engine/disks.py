@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from hyperstack.model import Container
 SMALLEST = 16 << 20
 LARGEST = 16 << 40
 CHUNK = 1 << 20
+PARTIAL = ".ext4-"
+"""How the name of a template that is being made begins."""
 
 
 async def make(core: Core, container: Container) -> None:
@@ -65,10 +68,27 @@ async def template_for(core: Core, size: int) -> Path:
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".ext4-{size}.{os.getpid()}"
-    await ext4.make(partial, size)
-    partial.rename(path)
+    # A name of its own: two containers may be the first of their size.
+    partial = folder / f"{PARTIAL}{size}.{secrets.token_hex(8)}"
+    try:
+        await ext4.make(partial, size)
+        await asyncio.to_thread(_publish, partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Give a whole template its name, once it is on the host's disk; blocking."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def sweep_templates(core: Core) -> None:
+    """Remove templates that a dead daemon was making."""
+    for left in (core.config.data_root / "templates").glob(f"{PARTIAL}*"):
+        left.unlink(missing_ok=True)
 
 
 def copy_sparse(source: Path, target: Path) -> None:

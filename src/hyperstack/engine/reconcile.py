@@ -13,7 +13,16 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from hyperstack.engine import claims, health, monitor, networking, remove, restart, siblings
+from hyperstack.engine import (
+    claims,
+    disks,
+    health,
+    monitor,
+    networking,
+    remove,
+    restart,
+    siblings,
+)
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.logging import resume_log
@@ -210,7 +219,8 @@ async def _lost(core: Core, container: Container) -> None:
 
 
 def _sweep_folders(core: Core, summary: Summary) -> None:
-    """Remove folders of containers and sandboxes that no row knows."""
+    """Remove folders of containers and sandboxes that no row knows, and half-made templates."""
+    disks.sweep_templates(core)
     known = {container.id for container in core.table}
     folder = core.config.data_root / "containers"
     if folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import uuid
@@ -150,14 +151,17 @@ class SystemService:
 def _engine_id(data_root: Path) -> str:
     """Return this engine's id, made once and kept in the data root."""
     path = data_root / "engine-id"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        made = str(uuid.uuid4())
-        partial = path.with_suffix(".new")
-        partial.write_text(made + "\n")
-        partial.rename(path)
-        return made
+    with contextlib.suppress(FileNotFoundError):
+        if kept := path.read_text().strip():
+            return kept
+    made = str(uuid.uuid4())
+    partial = path.with_suffix(".new")
+    with partial.open("w") as file:
+        file.write(f"{made}\n")
+        file.flush()
+        os.fsync(file.fileno())  # before it has its name: a host that fails keeps all or nothing
+    partial.rename(path)
+    return made
 
 
 def _os_release() -> dict[str, str]:

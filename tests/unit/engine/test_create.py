@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from hyperstack.engine import create, disks, names, wishes
 from hyperstack.engine.core import Core
+from hyperstack.engine.sandbox import Sandboxes
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import is_container_name
 from hyperstack.image.values import Image
