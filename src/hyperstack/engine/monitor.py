@@ -102,6 +102,7 @@ async def _exited(core: Core, live: Live, state: messages.ProcessState | None) -
         again = restart.wanted(core, container, stopping=live.stopping)
         if again:
             container.state.status = Status.RESTARTING
+            container.state.restart_count += 1
         core.live.pop(container.id, None)
         _drop_unstarted(core, container)
         live.log.close()

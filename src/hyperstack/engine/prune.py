@@ -21,7 +21,8 @@ async def prune(core: Core, filters: Filters) -> tuple[list[ContainerId], int]:
             raise InvalidParameter(f"invalid filter '{key}'")
     until = parse_until(filters.get("until", []), time.time_ns())
     wanted = label_test(filters.get("label", []))
-    unwanted = [label_test([value]) for value in filters.get("label!", [])]
+    # As Docker, several of these spare only what has all of the labels.
+    spared = label_test(filters["label!"]) if filters.get("label!") else None
     removed: list[ContainerId] = []
     freed = 0
     for container in core.table:
@@ -30,7 +31,7 @@ async def prune(core: Core, filters: Filters) -> tuple[list[ContainerId], int]:
             continue
         if until is not None and container.created_ns >= until:
             continue
-        if not wanted(labels) or any(test(labels) for test in unwanted):
+        if not wanted(labels) or (spared is not None and spared(labels)):
             continue
         size = disk_usage(core.disk(container.id))
         try:

@@ -196,7 +196,8 @@ async def _unclaimed(core: Core, container: Container, summary: Summary) -> None
     elif container.sandbox is not None:
         container.sandbox = None
         await record(core, container)
-    if container.host.auto_remove and state.status == Status.EXITED:
+    # As Docker, those too that were never started: whoever was to start them is gone.
+    if container.host.auto_remove and state.status in (Status.CREATED, Status.EXITED):
         await _remove(core, container, volumes=True)
 
 
@@ -260,4 +261,4 @@ def _wanted_at_boot(container: Container) -> bool:
         return True
     if policy == "unless-stopped":
         return not container.state.manually_stopped
-    return policy == "on-failure" and container.state.error == GONE
+    return restart.failed(container)

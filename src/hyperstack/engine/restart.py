@@ -34,10 +34,15 @@ def wanted(core: Core, container: Container, *, stopping: bool) -> bool:
         return False
     if policy.name in ("always", "unless-stopped"):
         return True
-    if policy.name == "on-failure" and state.exit_code != 0:
-        limit = policy.maximum_retry_count
-        return limit == 0 or state.restart_count < limit
-    return False
+    return failed(container)
+
+
+def failed(container: Container) -> bool:
+    """Tell whether a container has ended with a failure upon which its policy starts it again."""
+    policy, state = container.host.restart_policy, container.state
+    limit = policy.maximum_retry_count
+    tries_left = limit == 0 or state.restart_count < limit
+    return policy.name == "on-failure" and state.exit_code != 0 and tries_left
 
 
 def schedule(core: Core, container: Container, lifetime: float) -> None:
@@ -75,15 +80,14 @@ def _begin(core: Core, container: Container, start_: Coroutine[Any, Any, None]) 
 
 async def _later(core: Core, container: Container, wait: float) -> None:
     await asyncio.sleep(wait)
-    await _start(core, container, count=1)
+    await _start(core, container)
 
 
-async def _start(core: Core, container: Container, *, count: int = 0) -> None:
+async def _start(core: Core, container: Container) -> None:
     async with core.table.lock(container.id):
         core.restarts.pop(container.id, None)
         if container.state.status != Status.RESTARTING or core.closing:
             return
-        container.state.restart_count += count
         try:
             await start.start_locked(core, container)
             return
@@ -91,6 +95,7 @@ async def _start(core: Core, container: Container, *, count: int = 0) -> None:
             log.warning("restart of %s failed: %s", container.name, error)
         if wanted(core, container, stopping=False):
             container.state.status = Status.RESTARTING
+            container.state.restart_count += 1
             await record(core, container)
             schedule(core, container, 0.0)
         else:

@@ -128,9 +128,9 @@ async def _thaw(core: Core, live: Live, *, told: bool) -> None:
         log.log(logging.WARNING if told else logging.DEBUG, "thaw of %s: %s", container.name, error)
     if container.state.status == Status.PAUSED:  # it may have ended meanwhile
         container.state.status = Status.RUNNING
-        await record(core, container)
-        if told:
+        if told:  # before anything is waited for: what ends then, ends after it
             core.event(container, "unpause")
+        await record(core, container)
 
 
 async def send(core: Core, live: Live, number: int) -> None:

@@ -169,6 +169,13 @@ async def test_prune_takes_what_is_stopped_and_fits(full: Core) -> None:
     assert not full.container_dir(removed[0]).exists() if removed else True
 
 
+async def test_several_labels_spare_what_has_all_of_them(core: Core) -> None:
+    for name, labels in (("one", {"a": ""}), ("two", {"b": ""}), ("both", {"a": "", "b": ""})):
+        await added(core, name, config=ContainerConfig(labels=labels))
+    await prune.prune(core, {"label!": ["a", "b"]})
+    assert [c.name for c in core.table] == ["both"]
+
+
 async def test_prune_refuses_filters_that_it_does_not_know(full: Core) -> None:
     with pytest.raises(InvalidParameter, match="invalid filter 'name'"):
         await prune.prune(full, {"name": ["x"]})

@@ -103,15 +103,36 @@ async def test_a_start_that_the_daemon_s_end_interrupts_is_the_next_daemon_s(cor
         ("unless-stopped", True, False),
         ("unless-stopped", False, True),
         ("no", False, False),
+        ("on-failure", True, True),
     ],
 )
 async def test_at_boot_the_user_s_stop_is_remembered(
     core: Core, name: str, stopped: bool, wanted: bool
 ) -> None:
-    state = ContainerState(status=Status.EXITED, manually_stopped=stopped)
+    state = ContainerState(status=Status.EXITED, manually_stopped=stopped, exit_code=137)
     made = await added(core, host=policy(name), state=state)
     reconcile.restart_policies(core)
     assert (made.id in core.restarts) is wanted
+
+
+@pytest.mark.parametrize(("code", "count", "again"), [(0, 0, False), (1, 1, True), (1, 2, False)])
+async def test_at_boot_a_failure_is_tried_again_while_tries_are_left(
+    core: Core, code: int, count: int, again: bool
+) -> None:
+    state = ContainerState(status=Status.EXITED, exit_code=code, restart_count=count)
+    made = await added(core, host=policy("on-failure", 2), state=state)
+    reconcile.restart_policies(core)
+    assert (made.id in core.restarts) is again
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.EXITED])
+@pytest.mark.parametrize("goes", [True, False])
+async def test_at_boot_what_is_to_be_removed_and_does_not_run_goes(
+    core: Core, status: Status, goes: bool
+) -> None:
+    made = await added(core, host=HostConfig(auto_remove=goes), state=ContainerState(status=status))
+    await reconcile.reconcile(core)
+    assert (core.table.find(made.id) is None) is goes
 
 
 @pytest.mark.parametrize("status", [Status.PAUSED, Status.REMOVING, Status.DEAD, Status.RUNNING])
