@@ -83,11 +83,17 @@ def pick_one(tree: Tree, path: str, command: str, *, image: bool) -> Picked:
 
 
 def _sums_below(tree: Tree, real: str, node: Node) -> Iterator[str]:
-    """Yield the checksums of a directory and what is in it; a link counts as what it leads to."""
+    """Yield the checksums of a directory and what is in it; a link counts as what it leads to.
+
+    One that leads to nothing counts as its path, one that leads in circles not at all.
+    """
     for name, one in tree.walk(real, node):
         try:
             name = tree.find(name)[0] if one.kind == tarfmt.SYMLINK else name
-        except (NotThere, Unreachable):
+        except NotThere:
+            yield name
+            continue
+        except Unreachable:
             continue
         yield tree.sums.get(name, name)
 

@@ -101,6 +101,9 @@ class _Reader:
         self._content(header.size, digest)
         if header.type == tarfmt.HARD_LINK:
             node = self._linked(header)
+            # The last of a file's headers says how it is, as where tars are unpacked.
+            node.mode = tarfmt.number(block[100:108]) & _MODE
+            node.mtime = _mtime(block[136:148], pax)
         else:
             node = Node(
                 kind=tarfmt.FILE if header.type == tarfmt.CONTIGUOUS else header.type,

@@ -67,6 +67,28 @@ DIRECTORY = "dir:3cd3bb6a8c177bab2c6bd53b418e8bbc11158f0336b0bea0315ee3ded5da03e
 SEVERAL = "multi:6d71b9689ee513e7886344d3e3b1c335201699c842c02390a2031615270ef190"
 
 
+def test_a_link_that_leads_to_nothing_hashes_as_its_path(tmp_path: Path) -> None:
+    """The figure was read from a real engine's history of the same context."""
+    tree = tree_of(tmp_path / "t", tar_of({"e": None, "e/d": ("nowhere",)}))
+    (picked,) = copying.pick(tree, "e", "COPY", image=False)
+    assert picked.digest == DANGLING
+
+
+DANGLING = "dir:e0b5ca390fd17d28f03b44e8bf8d8aeb16a17e81055649862032056d807c5a85"
+
+
+def test_the_last_header_of_a_hard_link_says_how_the_file_is(tmp_path: Path) -> None:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        for name, mode, link in (("a", 0o600, ""), ("b", 0o755, "a")):
+            member = tarfile.TarInfo(name)
+            member.mode, member.linkname = mode, link
+            member.type = tarfile.LNKTYPE if link else tarfile.REGTYPE
+            tar.addfile(member)
+    tree = tree_of(tmp_path / "t", body.getvalue())
+    assert [tree.find(name)[1].mode for name in ("a", "b")] == [0o755, 0o755]
+
+
 def test_patterns_pick_in_order(tmp_path: Path) -> None:
     tree = tree_of(tmp_path / "t", tar_of(FILES))
     assert [p.path for p in copying.pick(tree, "?", "COPY", image=False)] == ["a", "b", "d", "l"]
