@@ -96,6 +96,7 @@ int archive_diff(int upperfd, const int *lowers, size_t lower_count, int64_t sin
     struct diff diff = {.pack = archive_pack_new(outfd, detail), .upperfd = upperfd, .since = since};
     if (!diff.pack)
         return -ENOMEM;
+    diff.pack->nanoseconds = true;
     int error = archive_changes(upperfd, lowers, lower_count, diff_change, &diff, detail);
     return archive_pack_end(diff.pack, error ? error : diff.error);
 }

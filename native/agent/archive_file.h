@@ -51,8 +51,8 @@ struct archive_place {
     bool dot;
 };
 int archive_place(const char *path, struct archive_place *place, char *detail);
-/* A descriptor with O_PATH, or -errno with detail. What the kernel makes up (/proc, ...) is not
- * there, as it isn't for Docker. */
+/* A descriptor with O_PATH, or -errno with detail. What the kernel makes up (in /proc, ...) is not
+ * there, as it isn't for Docker; where it is mounted there is a folder. */
 int archive_place_open(int rootfd, const struct archive_place *place, char *detail);
 
 bool archive_is_pseudo(int fd); /* a file system that the kernel makes up: proc, sysfs, cgroup... */

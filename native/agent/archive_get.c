@@ -50,7 +50,8 @@ static int get_directory(struct archive_pack *pack, int fd, const struct archive
     bool root = !place->dot && !place->path[1];
     pack->prefix = root ? "" : place->base;
     int error = archive_pack_file(pack, fd, ".", pack->prefix, st);
-    return error ? error : archive_walk(fd, true, get_entry, pack, pack->detail);
+    return error || archive_is_pseudo(fd) ? error
+                                          : archive_walk(fd, true, get_entry, pack, pack->detail);
 }
 
 static int get_place(struct archive_pack *pack, int rootfd, const char *path)

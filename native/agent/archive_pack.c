@@ -138,13 +138,14 @@ static int set_name(struct archive_pack *pack, char out[ARCHIVE_PATH], const cha
     return archive_fail(pack->detail, ENAMETOOLONG, "%s: file name too long", name);
 }
 
-static void set_stat(struct tar_entry *entry, const struct statx *st)
+static void set_stat(struct archive_pack *pack, const struct statx *st)
 {
+    struct tar_entry *entry = &pack->entry;
     entry->mode = st->stx_mode & 07777;
     entry->uid = st->stx_uid;
     entry->gid = st->stx_gid;
     entry->mtime = st->stx_mtime.tv_sec;
-    entry->mtime_ns = st->stx_mtime.tv_nsec;
+    entry->mtime_ns = pack->nanoseconds ? st->stx_mtime.tv_nsec : 0;
     entry->size = 0;
     entry->major = entry->minor = 0;
     entry->link[0] = 0;
@@ -185,7 +186,7 @@ static int pack_regular(struct archive_pack *pack, int dirfd, const char *file)
                             archive_reason(errno));
     int error = archive_statx(fd, "", &st);
     if (!error && S_ISREG(st.stx_mode)) {
-        set_stat(&pack->entry, &st);
+        set_stat(pack, &st);
         pack->entry.type = TAR_FILE;
         pack->entry.size = st.stx_size;
         xattrs_read(fd, &pack->entry.xattrs);
@@ -243,7 +244,7 @@ int archive_pack_file(struct archive_pack *pack, int dirfd, const char *file, co
     int error = set_name(pack, entry->name, name, S_ISDIR(st->stx_mode));
     if (error)
         return error;
-    set_stat(entry, st);
+    set_stat(pack, st);
     entry->type = type_of(st->stx_mode);
     if (st->stx_nlink > 1 && entry->type != TAR_DIRECTORY) {
         const char *first = links_find(pack->links, st, name);
@@ -271,7 +272,7 @@ int archive_pack_empty(struct archive_pack *pack, const char *name, uint32_t mod
 {
     struct statx none = {.stx_mode = (uint16_t)mode};
     int error = set_name(pack, pack->entry.name, name, false);
-    set_stat(&pack->entry, &none);
+    set_stat(pack, &none);
     pack->entry.type = TAR_FILE;
     return error ? error : tar_write_entry(pack->writer, &pack->entry);
 }

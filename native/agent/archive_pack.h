@@ -8,6 +8,9 @@ struct archive_pack {
     struct tar_writer *writer;
     struct archive_links *links; /* hard links already written, by device and inode */
     char *detail;
+    /* Docker's tars have whole seconds. Layers keep all, for a file of the same size that was written
+     * in the same second must be told from what is below it. */
+    bool nanoseconds;
     const char *prefix; /* before every path: "" for names that begin with the path itself */
     struct tar_entry entry;
     uint8_t data[TAR_BUFFER];

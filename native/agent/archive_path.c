@@ -207,15 +207,30 @@ int archive_place(const char *path, struct archive_place *place, char *detail)
     return 0;
 }
 
+/* Where the kernel's files are mounted Docker finds the empty folder of the image. */
+static bool mounted_over(int rootfd, const struct archive_place *place, int fd)
+{
+    char above[ARCHIVE_PATH];
+    struct statx found;
+    if (archive_statx(fd, "", &found) || !(found.stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
+        !S_ISDIR(found.stx_mode))
+        return false;
+    strcpy(above, place->path);
+    *strrchr(above, '/') = 0;
+    int parent = archive_open_in(rootfd, above, O_PATH | O_DIRECTORY);
+    bool stored = parent >= 0 && !archive_is_pseudo(parent);
+    if (parent >= 0)
+        close(parent);
+    return stored;
+}
+
 int archive_place_open(int rootfd, const struct archive_place *place, char *detail)
 {
     unsigned flags = O_PATH | (place->through ? O_DIRECTORY : O_NOFOLLOW);
     int fd = archive_open_in(rootfd, place->path, flags);
-    if (fd == -ELOOP)
-        return archive_fail(detail, ELOOP, "too many links in %s", place->path);
     if (fd < 0)
         return archive_fail(detail, -fd, "lstat %s: %s", place->path, archive_reason(-fd));
-    if (archive_is_pseudo(fd)) {
+    if (archive_is_pseudo(fd) && !mounted_over(rootfd, place, fd)) {
         close(fd);
         return archive_fail(detail, ENOENT, "lstat %s: it is not stored anywhere", place->path);
     }

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC = 2, 21, 20, 30, 22, 28
+ENOENT, EISDIR, ENOTDIR, EROFS, EINVAL, ENOSPC, ELOOP = 2, 21, 20, 30, 22, 28, 40
 _OUTSIDE = re.compile(r'("[^"]*") is outside of ')
 _ROOTED = re.compile(r'(")/')
 BOUND = 24 * 3600.0
@@ -164,6 +164,10 @@ def _path_error(container: Container, path: str, failure: AgentFailure) -> Hyper
         return InvalidParameter(f"{what} is marked read-only")
     if failure.errno == ENOTDIR and failure.detail.startswith("lstat "):
         return InternalError(f"lstat {path}: not a directory")
+    if failure.errno == ELOOP and failure.detail.startswith("lstat "):
+        return InternalError(f"lstat {path}: too many levels of symbolic links")
+    if failure.errno == ELOOP:
+        return InternalError(f"evalSymlinksInScope: {failure.detail}")
     if outside := _OUTSIDE.match(failure.detail):
         return InternalError(f"invalid entry name {outside[1]}")
     if failure.detail.startswith(("cannot overwrite ", "archive/tar: ")):

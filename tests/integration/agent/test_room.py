@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import tarfile
 
 import pytest
 
@@ -140,6 +142,23 @@ async def test_a_lease_on_a_private_file_holds_nobody_up(guest: Machine) -> None
             timeout=10.0,
         )
     assert failure.value.errno == errno.EAGAIN
+    await guest.remove(container)
+
+
+async def test_the_kernels_files_are_no_files_and_their_folders_are_empty(guest: Machine) -> None:
+    container = guest.container("sleep", "100", root=guest.root(0))
+    await guest.start(container)
+    for stream, path in enumerate(("/proc", "/sys/", "/dev/pts"), 900):
+        request = messages.ArchiveRequest(container=container.id, path=path, stream=stream)
+        found = await guest.client.call(Op.ARCHIVE_GET, request)
+        data = await guest.read(stream)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            assert tar.getnames() == [found.name] == [path.strip("/").split("/")[-1]]
+    for path in ("/proc/version", "/sys/fs/cgroup", "/dev/pts/ptmx"):
+        request = messages.ArchiveRequest(container=container.id, path=path)
+        with pytest.raises(AgentFailure) as failure:
+            await guest.client.call(Op.ARCHIVE_STAT, request)
+        assert failure.value.errno == errno.ENOENT
     await guest.remove(container)
 
 

@@ -39,14 +39,16 @@ def out(folder: Path) -> Path:
     return made
 
 
-def test_our_own_copy_keeps_everything(tool: Tool, tree: Path, out: Path) -> None:
+def test_our_own_copy_keeps_everything_but_parts_of_seconds(
+    tool: Tool, tree: Path, out: Path
+) -> None:
     tool.put(out, "/", tool.get(tree.parent, "/tree/."))
-    assert describe(out) == describe(tree)
+    assert describe(out, nanoseconds=False) == describe(tree, nanoseconds=False)
 
 
 def test_gnu_tar_unpacks_what_we_write(tool: Tool, tree: Path, out: Path) -> None:
     shell(*GNU, "-xpf", "-", cwd=out, stdin=tool.get(tree.parent, "/tree/."))
-    assert describe(out) == describe(tree)
+    assert describe(out, nanoseconds=False) == describe(tree, nanoseconds=False)
 
 
 @pytest.mark.skipif(not shutil.which("bsdtar"), reason="libarchive-tools is not installed")
@@ -56,7 +58,7 @@ def test_bsdtar_unpacks_what_we_write(tool: Tool, tree: Path, out: Path) -> None
     subprocess.run(
         [*BSD, "-xpf", "-"], cwd=out, input=archive, check=True, timeout=60, env=environment
     )
-    assert describe(out) == describe(tree)
+    assert describe(out, nanoseconds=False) == describe(tree, nanoseconds=False)
 
 
 def test_python_reads_what_we_write(tool: Tool, tree: Path) -> None:
@@ -189,7 +191,7 @@ def test_names_are_those_of_dockerd(tool: Tool, folder: Path) -> None:
         ("/f/", "errno 20: lstat /f: not a directory"),
         ("/f/.", "errno 20: lstat /f: not a directory"),
         ("/dangling/", "errno 2: "),
-        ("/loop/", "errno 40: too many links in /loop"),
+        ("/loop/", "errno 40: lstat /loop: too many levels of symbolic links"),
         ("/" + "x/" * 3000, "errno 36: "),
     ],
 )
