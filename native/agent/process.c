@@ -137,7 +137,7 @@ static int open_end(struct process *process, int number)
     struct input *input = number ? NULL : process->input;
     int ends[2];
     if (!output && !input) {
-        process->child[number] = open("/dev/null", O_RDWR | O_CLOEXEC);
+        process->child[number] = open("/dev/null", (number ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
         return process->child[number] < 0 ? -errno : 0;
     }
     if (pipe2(ends, O_CLOEXEC))
