@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -49,6 +51,13 @@ def raw(host: Host) -> Iterator[str]:
          "conflicting options: manifests and platform options cannot both be set"),
         ("GET", f"/images/raw:1/get?platform={ARM}", 500,
          "no suitable export target found for platform linux/arm64"),
+        ("GET", "/images/raw:none/get", 404, "reference does not exist"),
+        ("GET", "/images/get?names=raw:1,raw:1", 500, "invalid reference format"),
+        ("DELETE", "/images/%20", 400, "image name cannot be blank"),
+        ("POST", f"/images/raw@sha256:{'0' * 64}/push?tag=1", 400,
+         "cannot import digest reference"),
+        ("GET", "/images/json?filters=%7B%22dangling%22:%5B%5D%7D", 400,
+         "invalid filter 'dangling'"),
         ("GET", "/images/get?names=RAW", 500,
          "invalid reference format: repository name (library/RAW) must be lowercase"),
         ("GET", "/images/json?filters=%7B%22until%22:%5B%22x%22%5D%7D", 500,
@@ -83,6 +92,63 @@ def test_lists_count_containers_and_shared_bytes_by_version(host: Host, raw: str
     assert summary("1.51") == {"Containers": 1, "SharedSize": 0, "VirtualSize": None}
     assert summary("1.43") == {"Containers": -1, "SharedSize": 0, "VirtualSize": 0}
     assert summary("1.41") == {"Containers": -1, "SharedSize": -1, "VirtualSize": 0}
+
+
+def test_an_image_of_a_container_tells_old_clients_of_it(host: Host, raw: str) -> None:
+    body = {"Image": "raw:1", "Cmd": ["a", "b"], "Hostname": "hn", "Labels": {"l": "1"}}
+    container = ask(host, "POST", "/v1.51/containers/create?name=source", body)[1]["Id"]
+    change = quote("ENV Z=1")
+    path = f"/v1.51/commit?container=source&repo=raw&tag=2&changes={change}"
+    assert ask(host, "POST", path)[0] == 201
+    for version in ("1.24", "1.44"):
+        image = ask(host, "GET", f"/v{version}/images/raw:2/json")[1]
+        made_of = image["ContainerConfig"]
+        assert image["Container"] == container
+        assert (made_of["Hostname"], made_of["Cmd"], made_of["Env"]) == ("hn", ["a", "b"], None)
+        assert (made_of["Image"], made_of["Labels"]) == ("raw:1", {"l": "1"})
+    assert (
+        not {"Container", "ContainerConfig"}
+        & ask(host, "GET", "/v1.45/images/raw:2/json")[1].keys()
+    )
+    host.docker("rm", "-f", "source")
+    host.docker("rmi", "raw:2")
+
+
+def bare_image(config: dict[str, object]) -> bytes:
+    """An archive of an image without layers, which says nothing of its age."""
+    buffer = io.BytesIO()
+    files = {
+        "c": {"os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}},
+        "manifest.json": [{"Config": "c", "RepoTags": ["bare:1"], "Layers": []}],
+    }
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, value in files.items():
+            data = json.dumps(value).encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_what_an_image_does_not_tell_is_left_out_as_each_version_does(host: Host) -> None:
+    host.docker("load", stdin=bare_image({"Labels": {}, "Env": []}))
+    try:
+        image = ask(host, "GET", "/v1.51/images/bare:1/json")[1]
+        assert "Created" not in image
+        assert image["RootFS"] == {"Type": "layers"}
+        assert (image["Config"]["Labels"], image["Config"]["Env"]) == (None, None)
+        assert image["Metadata"] == {"LastTagTime": "0001-01-01T00:00:00Z"}
+        old = ask(host, "GET", "/v1.43/images/bare:1/json")[1]
+        assert old["Created"] == "0001-01-01T00:00:00Z"
+        (listed,) = ask(
+            host, "GET", "/v1.51/images/json?filters=%7B%22reference%22:%5B%22bare%22%5D%7D"
+        )[1]
+        assert (listed["Labels"], listed["Created"]) == ({}, 0)
+        assert ask(host, "POST", "/v1.51/images/bare:1/tag?repo=bare&tag=2")[0] == 201
+        tagged = ask(host, "GET", "/v1.51/images/bare:1/json")[1]["Metadata"]["LastTagTime"]
+        assert tagged > "2020"
+    finally:
+        host.docker("rmi", "-f", "bare:1", "bare:2", check=False)
 
 
 def test_disk_usage_has_every_key_whatever_type_is_asked_for(host: Host, raw: str) -> None:

@@ -50,6 +50,7 @@ async def commit(
                 layer=path,
                 config=merged,
                 container=container.id,
+                made_of=container.config,
                 created_by=" ".join(container.config.cmd or ()),
                 author=author,
                 comment=comment,

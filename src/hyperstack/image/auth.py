@@ -42,8 +42,6 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     username: str = ""
     password: str = ""
-    auth: str = ""
-    """base64 of ``username:password``, in old configurations."""
     email: str = ""
     serveraddress: str = ""
     identitytoken: str = ""
@@ -57,19 +55,6 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
         pair = f"{self.username}:{self.password}".encode()
         return "Basic " + base64.b64encode(pair).decode()
 
-    def resolved(self) -> AuthConfig:
-        """Return it with ``auth`` taken apart. Raises InvalidParameter if that is malformed."""
-        if not self.auth or self.username or self.password:
-            return self
-        username, colon, password = (
-            _base64(self.auth, "auth").decode("utf-8", "replace").partition(":")
-        )
-        if not colon:
-            raise InvalidParameter("invalid auth configuration file")
-        return msgspec.structs.replace(
-            self, username=username, password=password.rstrip("\0"), auth=""
-        )
-
 
 NOBODY = AuthConfig()
 
@@ -82,7 +67,7 @@ def decode_auth(header: str | None) -> AuthConfig:
     if not header:
         return NOBODY
     try:
-        return _typed(header, AuthConfig, "X-Registry-Auth").resolved()
+        return _typed(header, AuthConfig, "X-Registry-Auth")
     except InvalidParameter:
         return NOBODY
 
@@ -91,8 +76,7 @@ def decode_auths(header: str | None) -> dict[str, AuthConfig]:
     """Read X-Registry-Config: credentials by registry, for builds. Raises InvalidParameter."""
     if not header:
         return {}
-    found = _typed(header, dict[str, AuthConfig], "X-Registry-Config")
-    return {address: auth.resolved() for address, auth in found.items()}
+    return _typed(header, dict[str, AuthConfig], "X-Registry-Config")
 
 
 def choose(auths: Mapping[str, AuthConfig], domain: str) -> AuthConfig:
@@ -184,9 +168,15 @@ class Authorizer:
         self.refresh_token = ""
         """What a token server gave to log in with from now on."""
 
-    def learn(self, headers: Iterable[str]) -> None:
-        """Take note of what a 401 asked for."""
+    def learn(self, headers: Iterable[str], *, late: bool = False) -> None:
+        """Take note of what a 401 asked for.
+
+        A *late* one, of a registry that had let us in, is forgotten if it can't be answered: then
+        the refusal's own words are what the user reads.
+        """
         found = [c for c in parse_challenges(headers) if c.scheme in ("basic", "bearer")]
+        if late and not (self._auth.username and self._auth.password):
+            found = [challenge for challenge in found if challenge.scheme == "bearer"]
         if found:
             self._challenges = found
 

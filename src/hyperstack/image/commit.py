@@ -30,13 +30,14 @@ async def commit(
     author: str,
     comment: str,
     reference: str,
+    made_of: ContainerConfig | None = None,
     announced: bool = True,
 ) -> str:
     """Make an image of *parent* (full id, or empty) and the tar *layer*; return its id.
 
-    *reference* is the new image's name or empty; *announced*: events tell of it. No tar, or an
-    empty one, adds no layer. Raises NotFound if the parent is gone, InvalidParameter for a bad
-    name or a tar that is none.
+    *made_of* is the configuration of the container that it is made of, *reference* the new image's
+    name or empty; *announced*: events tell of it. No tar, or an empty one, adds no layer. Raises
+    NotFound if the parent is gone, InvalidParameter for a bad name or a tar that is none.
     """
     name = Reference.parse(reference).tagged() if reference else None
     base = store.catalog.find(parent) if parent else None
@@ -44,9 +45,9 @@ async def commit(
         raise NotFound(f"No such image: {parent}")
     with store.hold():
         made = await _add_layer(store, layer) if layer is not None else None
-        empty = made is None
+        created = configfile.from_ns(time.time_ns())
         image = ImageConfig(
-            created=configfile.from_ns(time.time_ns()),
+            created=created,
             author=author,
             comment=comment,
             container=container,
@@ -56,15 +57,16 @@ async def commit(
             os=(base.os if base else "") or "linux",
             os_version=base.os_version if base else "",
             config=config,
+            made_of=made_of,
             diff_ids=(*(base.diff_ids if base else ()), *((made[0],) if made else ())),
             history=(
                 *(base.history if base else ()),
                 HistoryEntry(
-                    created=configfile.from_ns(time.time_ns()),
+                    created=created,
                     author=author,
                     created_by=created_by,
                     comment=comment,
-                    empty_layer=empty,
+                    empty_layer=made is None,
                 ),
             ),
         )

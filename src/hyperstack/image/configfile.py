@@ -75,6 +75,12 @@ class _History(Struct, omit_defaults=True):
     empty_layer: bool | None = None
 
 
+class _MadeOf(Struct):
+    """What a config says of the container that the image was made of."""
+
+    container_config: dict[str, Any] | None = None
+
+
 class _RootFs(Struct):
     type: str | None = None
     diff_ids: Strings = None
@@ -109,12 +115,16 @@ class ImageConfig:
     os: str = ""
     os_version: str = ""
     config: ContainerConfig
+    made_of: ContainerConfig | None = None
+    """The configuration of the container that it was made of: written, but read on its own."""
     diff_ids: tuple[str, ...]
     history: tuple[HistoryEntry, ...] = ()
     has_rootfs: bool = True
 
 
 _decoder = msgspec.json.Decoder(_File)
+_MAYBE_EMPTY = ("exposed_ports", "env", "volumes", "on_build", "labels")
+"""Lists and maps of a config that are shown as empty if they are there, and as null if not."""
 
 
 def parse(data: bytes) -> ImageConfig:
@@ -143,6 +153,14 @@ def parse(data: bytes) -> ImageConfig:
         history=history,
         has_rootfs=file.rootfs is not None,
     )
+
+
+def made_of(data: bytes) -> dict[str, Any]:
+    """Return ``container_config`` of a config by Docker's keys, as it is; empty without one."""
+    try:
+        return msgspec.json.decode(data, type=_MadeOf).container_config or {}
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return {}
 
 
 def _diff_ids(rootfs: _RootFs | None) -> tuple[str, ...]:
@@ -188,6 +206,7 @@ def _container_config(config: _Config) -> ContainerConfig:
         stop_signal=config.stop_signal or "",
         stop_timeout=config.stop_timeout,
         shell=_words(config.shell),
+        given_empty=tuple(name for name in _MAYBE_EMPTY if getattr(config, name) in ([], {})),
     )
 
 
@@ -231,6 +250,7 @@ def encode(image: ImageConfig) -> bytes:
         **_given(author=image.author, comment=image.comment),
         "config": encode_container_config(image.config),
         **_given(container=image.container),
+        **({"container_config": _container(image.made_of)} if image.made_of else {}),
         "created": image.created or NO_TIME,
         **_given(docker_version=image.docker_version),
         "history": [
@@ -284,6 +304,24 @@ def encode_container_config(config: ContainerConfig) -> dict[str, Any]:
     if config.stop_timeout is not None:
         made["StopTimeout"] = config.stop_timeout  # 0 is not the same as none
     return made
+
+
+def _container(config: ContainerConfig) -> dict[str, Any]:
+    """Return a container's configuration by Docker's keys."""
+    only = _given(
+        Hostname=config.hostname,
+        Domainname=config.domainname,
+        AttachStdin=config.attach_stdin,
+        AttachStdout=config.attach_stdout,
+        AttachStderr=config.attach_stderr,
+        Tty=config.tty,
+        OpenStdin=config.open_stdin,
+        StdinOnce=config.stdin_once,
+        Image=config.image,
+        NetworkDisabled=config.network_disabled,
+        MacAddress=config.mac_address,
+    )
+    return {**only, **encode_container_config(config), "Labels": dict(config.labels)}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -268,12 +268,8 @@ class Ingest(Spool):
             )
         await self.finish()
         if self.digest != self.wanted:
-            found = self.digest
             await self.restart()
-            raise InvalidParameter(
-                f"filesystem layer verification failed for digest {self.wanted}"
-                f": the content's is {found}"
-            )
+            raise InvalidParameter(f"filesystem layer verification failed for digest {self.wanted}")
         await asyncio.to_thread(self._store.adopt, self.path, self.wanted)
         self.complete = True
 

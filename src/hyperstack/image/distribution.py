@@ -9,7 +9,7 @@ from hyperstack.config import Config
 from hyperstack.errors import HyperError, InternalError
 from hyperstack.ids import is_id
 from hyperstack.image.auth import NOBODY, AuthConfig
-from hyperstack.image.faults import Fault, translate
+from hyperstack.image.faults import Fault, Refused, translate
 from hyperstack.image.manifest import (
     CONFIG_TYPES,
     MAX_CONFIG,
@@ -81,5 +81,8 @@ async def _inspect(repository: Repository, reference: Reference) -> Distribution
 async def _platform(repository: Repository, manifest: Manifest) -> tuple[Platform, ...]:
     if manifest.config.media_type not in CONFIG_TYPES or manifest.config.size > MAX_CONFIG:
         return ()  # an artifact, not an image
-    platform = parse_config(await repository.small_blob(manifest.config)).platform
+    try:
+        platform = parse_config(await repository.small_blob(manifest.config)).platform
+    except (Refused, HyperError):
+        return ()  # as dockerd, to which only the manifest matters
     return (platform,) if platform.os or platform.architecture else ()

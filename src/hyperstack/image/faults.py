@@ -37,34 +37,31 @@ from hyperstack.image.reference import Reference
 MAX_ERROR_BODY = 64 << 10
 MAX_MESSAGE = 1024
 MAX_ERRORS = 16
-_CODES = frozenset(
-    {
-        "UNKNOWN",
-        "UNSUPPORTED",
-        "UNAUTHORIZED",
-        "DENIED",
-        "UNAVAILABLE",
-        "TOOMANYREQUESTS",
-        "DIGEST_INVALID",
-        "SIZE_INVALID",
-        "NAME_INVALID",
-        "TAG_INVALID",
-        "NAME_UNKNOWN",
-        "MANIFEST_UNKNOWN",
-        "MANIFEST_INVALID",
-        "MANIFEST_UNVERIFIED",
-        "MANIFEST_BLOB_UNKNOWN",
-        "BLOB_UNKNOWN",
-        "BLOB_UPLOAD_UNKNOWN",
-        "BLOB_UPLOAD_INVALID",
-    }
-)
+_CODES = {
+    "UNKNOWN": "unknown error",
+    "UNSUPPORTED": "The operation is unsupported.",
+    "UNAUTHORIZED": "authentication required",
+    "DENIED": "requested access to the resource is denied",
+    "UNAVAILABLE": "service unavailable",
+    "TOOMANYREQUESTS": "too many requests",
+    "DIGEST_INVALID": "provided digest did not match uploaded content",
+    "SIZE_INVALID": "provided length did not match content length",
+    "NAME_INVALID": "invalid repository name",
+    "TAG_INVALID": "manifest tag did not match URI",
+    "NAME_UNKNOWN": "repository name not known to registry",
+    "MANIFEST_UNKNOWN": "manifest unknown",
+    "MANIFEST_INVALID": "manifest invalid",
+    "MANIFEST_UNVERIFIED": "manifest failed signature verification",
+    "MANIFEST_BLOB_UNKNOWN": "blob unknown to registry",
+    "BLOB_UNKNOWN": "blob unknown to registry",
+    "BLOB_UPLOAD_UNKNOWN": "blob upload unknown to registry",
+    "BLOB_UPLOAD_INVALID": "blob upload invalid",
+}
+"""With what they mean: an error that says just this, without details, is a mere code to Docker."""
 _JSON = "application/json"
 _JSON_TYPES = frozenset({_JSON, "application/vnd.api+json"})
 _BY_STATUS = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
 """What an answer without a list of errors stands for."""
-_NO_WORDS = {401: "authentication required", 403: "requested access to the resource is denied"}
-_DENIED = "requested access to the resource is denied"
 _ADDRESS = re.compile(r"\('([0-9a-fA-F.:%a-z]+)', ([0-9]+)")
 
 
@@ -87,15 +84,25 @@ class Unreachable(Fault):
 
 
 class Refused(Fault):
-    """The registry said no. ``code`` is of the specification, ``retry_after`` is in seconds."""
+    """The registry said no. ``code`` is of the specification, ``retry_after`` is in seconds.
+
+    ``bare``: it said no more than the code.
+    """
 
     def __init__(
-        self, message: str, *, status: int, code: str = "", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        retry_after: float | None = None,
+        bare: bool = False,
     ) -> None:
         super().__init__(message, retryable=status >= 500 or status == 429)
         self.status = status
         self.code = code
         self.retry_after = retry_after
+        self.bare = bare
 
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -112,6 +119,12 @@ def unreachable(method: str, url: URL, error: Exception) -> Unreachable:
     """Word what aiohttp or the system raised for one request."""
     reason, retryable, down = _reason(url, error)
     return Unreachable(f"{asked(method, url)}: {reason}", retryable=retryable, endpoint_down=down)
+
+
+def broken(url: URL, error: Exception) -> Unreachable:
+    """Word what ended an answer's body early; no request is named then."""
+    reason, retryable, down = _reason(url, error)
+    return Unreachable(reason, retryable=retryable, endpoint_down=down)
 
 
 def _reason(url: URL, error: Exception) -> tuple[str, bool, bool]:
@@ -180,23 +193,23 @@ def refused(
         return Refused(
             f"received unexpected HTTP status: {phrase}", status=status, retry_after=retry_after
         )
-    errors = [("DENIED", _DENIED)] if scope_denied else []
+    errors: list[tuple[str, str | None]] = []
+    if scope_denied:
+        errors.append(("DENIED", _CODES["DENIED"]))
     if media_type in _JSON_TYPES:
         errors += _listed(status, body)
     else:
         # What a registry that wants a password answers may quote what it was sent.
-        text = "" if status == 401 else printable(body[:MAX_MESSAGE].decode(errors="replace"))
-        errors.append((_BY_STATUS.get(status, "UNKNOWN"), text or _NO_WORDS.get(status, "")))
+        text = printable(body[:MAX_MESSAGE].decode(errors="replace"))
+        text = _CODES["UNAUTHORIZED"] if status == 401 and text else text
+        errors.append((_BY_STATUS.get(status, "UNKNOWN"), text))
     if not errors:
         code = "UNAUTHORIZED" if status == 401 else ""
         return Refused(_unparsed(status, body), status=status, code=code, retry_after=retry_after)
-    words = [
-        f"{code.lower().replace('_', ' ')}: {message}"
-        if message
-        else code.lower().replace("_", " ")
-        for code, message in errors
-    ]
-    return Refused(words[0], status=status, code=errors[0][0], retry_after=retry_after)
+    code, message = errors[0]
+    words, bare = code.lower().replace("_", " "), message is None
+    sentence = words if bare else f"{words}: {message}"
+    return Refused(sentence, status=status, code=code, retry_after=retry_after, bare=bare)
 
 
 def status_line(status: int) -> str:
@@ -207,7 +220,7 @@ def status_line(status: int) -> str:
         return str(status)
 
 
-def _listed(status: int, body: bytes) -> list[tuple[str, str]]:
+def _listed(status: int, body: bytes) -> list[tuple[str, str | None]]:
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -223,17 +236,22 @@ def _listed(status: int, body: bytes) -> list[tuple[str, str]]:
     return [_one(error) for error in errors[:MAX_ERRORS] if isinstance(error, dict)]
 
 
-def _one(error: dict[str, object]) -> tuple[str, str]:
+def _one(error: dict[str, object]) -> tuple[str, str | None]:
+    """Return code and message of an error, None for one that is no more than its code."""
     code, message = error.get("code"), error.get("message")
     known = code.upper() if isinstance(code, str) and code.upper() in _CODES else "UNKNOWN"
-    return known, printable(message) if isinstance(message, str) else ""
+    text = printable(message) if isinstance(message, str) else ""
+    bare = error.get("detail") is None and text in ("", _CODES[known])
+    return known, None if bare else text
 
 
 def _unparsed(status: int, body: bytes) -> str:
     if status == 401:
         return "unauthorized: authentication required"
     quoted = json.dumps(printable(body[:512].decode(errors="replace")))
-    reason = "no error details found" if body else "unexpected end of JSON input"
+    reason = (
+        "no error details found in HTTP response body" if body else "unexpected end of JSON input"
+    )
     return f"error parsing HTTP {status} response body: {reason}: {quoted}"
 
 
@@ -243,7 +261,7 @@ def translate(
     """Make the error that a user sees of a fault about *reference*."""
     if not isinstance(fault, Refused):
         return InternalError(fault.message)
-    if pull and reference is not None:
+    if pull and reference is not None and not fault.bare:
         if fault.code == "DENIED":
             return NotFound(
                 f"pull access denied for {reference.familiar_name}, repository does not exist or "

@@ -8,8 +8,8 @@ mkfs.erofs (erofs.py) in one thread, while the next bytes come from the network 
 file appears by rename after its diff id was verified.
 
 A manifest may claim that any blob holds a layer which is here already. Unless that was *proven*
-before, the blob is decompressed and hashed all the same: else a registry or an archive could put its
-own bytes where others' pushes and saves take that layer from.
+before, the blob is decompressed and hashed all the same: else a registry or an archive could put
+its own bytes where others' pushes and saves take that layer from.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ async def load(store: ImageStore, archive: Archive) -> list[Image]:
     for reference, old_id in _repositories(archive):
         if old_id not in made:
             raise InvalidParameter(f"invalid target ID: {old_id[:100]}")
-        await store.tag(made[old_id].image.id, reference)
+        await store.tag(made[old_id].image.id, reference, tagged=False)
         named.append(made[old_id].image)
     return named
 

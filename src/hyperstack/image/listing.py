@@ -6,6 +6,7 @@ it, which makes it an intermediate one, for ``--all`` alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -50,17 +51,22 @@ def _tests(store: ImageStore, filters: Filters) -> list[Test]:
     tests: list[Test] = []
     for name in filters.get("before", []):
         limit = store.catalog.get(name).created_ns
-        tests.append(lambda image, limit=limit: image.created_ns < limit)  # type: ignore[misc]
+        tests.append(lambda image, limit=limit: _dated(image) < limit)  # type: ignore[misc]
     for name in filters.get("since", []):
         limit = store.catalog.get(name).created_ns
         tests.append(lambda image, limit=limit: image.created_ns > limit)  # type: ignore[misc]
     now = time.time_ns()
     for text in filters.get("until", []):
         limit = moment(text, now)
-        tests.append(lambda image, limit=limit: image.created_ns <= limit)  # type: ignore[misc]
+        tests.append(lambda image, limit=limit: _dated(image) <= limit)  # type: ignore[misc]
     if "label" in filters:
         tests.append(label_test(filters["label"]))
     return tests
+
+
+def _dated(image: Image) -> float:
+    """Return when an image was made, ns; one that does not tell is older than nothing."""
+    return image.created_ns if image.created else math.inf
 
 
 def moment(text: str, now_ns: int) -> int:
@@ -91,10 +97,12 @@ def check_keys(filters: Filters, known: Iterable[str]) -> None:
 
 def boolean(filters: Filters, key: str, default: bool | None) -> bool | None:
     """Return a filter's truth value, *default* without one. Raises InvalidParameter."""
-    given = filters.get(key, [])
-    values = set(given)
-    if not values:
+    if key not in filters:
         return default
+    given = filters[key]
+    if not given:
+        raise InvalidParameter(f"invalid filter '{key}'")
+    values = set(given)
     if values <= _TRUE:
         return True
     if values <= _FALSE:

@@ -62,7 +62,8 @@ async def load(
                     async for line in lines:
                         if line.stream or not quiet:
                             yield line
-        if not any(found.names for found in images):
+        # As dockerd has it, which counts the names of the last image alone.
+        if not (images and images[-1].names):
             yield Progress(stream="".join(f"Loaded image ID: {found.id}\n" for found in images))
         await _link(store, images)
 
@@ -206,6 +207,7 @@ class _Loading:
             layers=blobs,
             manifests=[found.manifest] if found.manifest else [],
             names=found.names,
+            tagged=False,
         )
         for name, before in old.items():
             if before not in (None, image.id):

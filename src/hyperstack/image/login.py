@@ -6,6 +6,8 @@ import asyncio
 import re
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from hyperstack.config import Config
 from hyperstack.errors import HyperError, InternalError, InvalidParameter, Unauthorized
 from hyperstack.image.auth import AuthConfig, Authorizer, host_of
@@ -57,6 +59,7 @@ async def login(config: Config, auth: AuthConfig) -> LoginResult:
 
 
 async def _at(transport: Transport, endpoint: Endpoint, auth: AuthConfig) -> LoginResult:
+    auth = replace(auth, registrytoken="")  # nobody logs in with one, says dockerd
     authorizer = Authorizer(transport, endpoint, auth)
     await ping(transport, endpoint, authorizer)
     url = endpoint.url("/v2/")

@@ -279,7 +279,7 @@ def _is_index(document: dict[str, object], kind: str, stated: str) -> bool:
     """Decide what a document is; one that could be both is refused (CVE-2021-41190)."""
     known = INDEX_TYPES | MANIFEST_TYPES
     if kind in known and stated in known and kind != stated:
-        raise InternalError(f"the manifest says it is {kind}, the registry says {stated}")
+        raise InternalError(f"if present, mediaType in manifest should be '{stated}' not '{kind}'")
     looks = {"manifests"} & document.keys(), {"config", "layers"} & document.keys()
     if all(looks):
         raise InternalError("the manifest is ambiguous: it has both layers and manifests")
@@ -304,7 +304,7 @@ def check_image(manifest: Manifest) -> None:
             raise InvalidParameter(f"layers of type {layer.media_type} are not fetched: they lie "
                                    "at an address of their own")  # fmt: skip
         if layer.media_type not in LAYER_TYPES:
-            raise InvalidParameter(f"unsupported layer media type {layer.media_type}")
+            raise InvalidParameter(f"unsupported media type {layer.media_type}")
 
 
 def parse_config(data: bytes) -> ImageConfig:
@@ -317,8 +317,10 @@ def parse_config(data: bytes) -> ImageConfig:
 def check_rootfs(config: ImageConfig, layers: Sequence[Descriptor]) -> tuple[Digest, ...]:
     """Return the diff ids of a manifest's layers. Raises InternalError if they don't match."""
     diff_ids = config.rootfs.diff_ids
-    if config.rootfs.type != "layers" or len(diff_ids) != len(layers):
+    if config.rootfs.type != "layers":
         raise InternalError("invalid rootfs in image configuration")
+    if len(diff_ids) != len(layers):
+        raise InternalError("layers from manifest don't match image configuration")
     return tuple(Digest(diff_id) for diff_id in diff_ids)
 
 

@@ -36,7 +36,7 @@ from hyperstack.image.manifest import (
 )
 from hyperstack.image.progress import Progress
 from hyperstack.image.reference import DEFAULT_TAG, Reference
-from hyperstack.image.registry import RawManifest, Repository, connect
+from hyperstack.image.registry import ATTEMPTS, RawManifest, Repository, connect
 from hyperstack.image.reporting import Reporter, reported, together
 from hyperstack.image.seam import Images
 from hyperstack.image.transport import Transport
@@ -195,7 +195,7 @@ class Pull:
 
     async def _fetch(self, repository: Repository, reference: Reference, resolved: Resolved) -> str:
         manifest = resolved.manifest
-        config_bytes = await repository.small_blob(manifest.config)
+        config_bytes = await self._config(repository, manifest.config)
         config = parse_config(config_bytes)
         if config.os not in ("", "linux"):
             raise InvalidParameter(
@@ -216,6 +216,17 @@ class Pull:
                 for layer in manifest.layers
             ],
         )
+
+    async def _config(self, repository: Repository, config: Descriptor) -> bytes:
+        what = "error pulling image configuration"
+        try:
+            return await repository.small_blob(config)
+        except InternalError as error:
+            raise InternalError(f"{what}: {error.message}") from error
+        except Fault as fault:
+            tries = ATTEMPTS if fault.retryable else 1
+            sentence = f"{what}: download failed after attempts={tries}: {fault.message}"
+            raise InternalError(sentence) from fault
 
     def _has_all(self, layers: tuple[Descriptor, ...], diff_ids: tuple[Digest, ...]) -> bool:
         return all(

@@ -57,6 +57,8 @@ async def push(
 def to_push(name: str, tag: str) -> Reference:
     """Read what is to be pushed; *tag* may be empty. Raises InvalidParameter."""
     reference = Reference.parse(name)
+    if tag and reference.digest is not None:
+        raise InvalidParameter("cannot import digest reference")
     return reference.with_tag(tag) if tag else reference
 
 

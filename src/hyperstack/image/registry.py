@@ -113,7 +113,10 @@ class Repository:
     async def small_blob(self, blob: Descriptor) -> bytes:
         """Return a blob that fits into memory, such as a config; size and digest are verified."""
         request = self._request("GET", f"blobs/{blob.digest}")
-        data = (await self.answer(request, blob.size)).body
+        answer = await self.answer(request, blob.size, ok=(*range(200, 300), 404))
+        if answer.status == 404:
+            raise _unknown_blob()
+        data = answer.body
         if len(data) != blob.size or digest_of(data) != blob.digest:
             raise InternalError(f"image config verification failed for digest {blob.digest}")
         return data
@@ -130,6 +133,8 @@ class Repository:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         request = self._request("GET", f"blobs/{blob.digest}", headers)
         async with self._authorized(request) as response:
+            if response.status == 404:
+                raise _unknown_blob()
             if response.status >= 300:
                 raise await self._fault(request, response)
             start = _start(response, blob, offset)
@@ -240,7 +245,7 @@ class Repository:
 
     def _learn(self, challenges: list[str]) -> None:
         self.authorizer.forget()
-        self.authorizer.learn(challenges)
+        self.authorizer.learn(challenges, late=True)
 
     async def _fault(self, request: Request, response: aiohttp.ClientResponse) -> Refused:
         body = bytearray()
@@ -305,14 +310,15 @@ def backoff(fault: Fault, attempt: int, first: float) -> float:
     return max(asked_for or 0.0, first * 2.0 ** (attempt - 1))
 
 
+def _unknown_blob() -> Refused:
+    return Refused("unknown blob", status=404, code="BLOB_UNKNOWN")
+
+
 def _start(response: aiohttp.ClientResponse, blob: Descriptor, offset: int) -> int:
     where = asked("Get", response.url)
     if response.status != 206:
         if response.content_length not in (None, blob.size):
-            raise InternalError(
-                f"{where}: the registry has {response.content_length} bytes, the "
-                f"manifest says {blob.size}"
-            )
+            raise InternalError(f"filesystem layer verification failed for digest {blob.digest}")
         return 0
     match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != offset or match[3] not in ("*", str(blob.size)):

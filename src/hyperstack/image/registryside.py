@@ -59,7 +59,7 @@ class RegistrySide:
 
     async def tag(self, image: str, name: str) -> None:
         """Give an image another name."""
-        await self._store.tag(self._find(image).id, Reference.parse(name))
+        await self._store.tag(self._find(image).id, Reference.parse(name), tagged=False)
 
     async def add_image(
         self,
@@ -88,6 +88,7 @@ class RegistrySide:
             manifests=[manifest_blob(manifest, media_type)],
             names=references,
             repository=repository,
+            tagged=False,
         )
         return image.id
 
@@ -118,7 +119,7 @@ class RegistrySide:
     async def add_digest(self, image: str, name: str) -> None:
         """Note ``name@digest`` for an image that was pushed, and where its blobs are now."""
         reference = Reference.parse(name)
-        await self._store.tag(self._find(image).id, reference)
+        await self._store.tag(self._find(image).id, reference, tagged=False)
         digests = [self._store.blob_of(d).digest for d in self._find(image).diff_ids]
         await self._store.db.write(lambda c: rows.put_sources(c, reference.name, digests))
 

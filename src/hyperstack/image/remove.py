@@ -70,7 +70,7 @@ def _candidates(store: ImageStore, filters: Filters, *, only_dangling: bool) -> 
     return [
         image
         for image in store.catalog
-        if (until is None or image.created_ns < until)
+        if (until is None or (image.created and image.created_ns <= until))
         and wanted(image)
         and not any(test(image) for test in unwanted)
         and not (only_dangling and image.names)

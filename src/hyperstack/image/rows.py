@@ -155,11 +155,13 @@ def _put_names(c: sqlite3.Connection, image: str, names: Iterable[str]) -> None:
 
 
 async def put_name(db: Database, name: str, image: str, tagged_ns: int) -> None:
-    """Let *name* (canonical) mean *image*."""
+    """Let *name* (canonical) mean *image*, which was tagged so then (0: nobody did it)."""
 
     def write(c: sqlite3.Connection) -> None:
         _put_names(c, image, [name])
-        c.execute("UPDATE images SET tagged_ns = ? WHERE id = ?", (tagged_ns, image))
+        c.execute(
+            "UPDATE images SET tagged_ns = max(tagged_ns, ?) WHERE id = ?", (tagged_ns, image)
+        )
 
     await db.write(write)
 

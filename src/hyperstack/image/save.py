@@ -85,7 +85,8 @@ def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | N
     try:
         image = store.catalog.get(ref)
     except NotFound:
-        gone = "reference does not exist" if reference.digest else f"No such image: {ref}"
+        bare = reference.is_name_only
+        gone = f"No such image: {ref}" if bare else "reference does not exist"
         raise NotFound(gone) from None
     named = store.catalog.named(reference.tagged().canonical()) == image.id
     yield image, reference.tagged() if named and reference.digest is None else None
@@ -94,7 +95,7 @@ def _resolve(store: ImageStore, ref: str) -> Iterator[tuple[Image, Reference | N
 async def _archive(store: ImageStore, chosen: list[Chosen]) -> AsyncGenerator[bytes, None]:
     with store.hold():
         content = _Content(store, chosen)
-        for part in ("blobs/", "blobs/sha256/"):
+        for part in ("blobs/", "blobs/sha256/") if chosen else ():
             yield tarfmt.make(part.encode(), kind=tarfmt.DIRECTORY, mode=0o755)
         for digest in sorted(content.small.keys() | content.layers.keys()):
             name = f"blobs/sha256/{digest[7:]}"

@@ -137,7 +137,7 @@ def _split(term: str) -> tuple[str, str]:
 def _results(body: bytes) -> tuple[SearchResult, ...]:
     try:
         plain = without_nulls(msgspec.json.decode(body))
-        return msgspec.convert(plain, _Results).results
+        return msgspec.convert({} if plain is None else plain, _Results).results
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InternalError(
             "error decoding registry search results: not JSON of its kind"

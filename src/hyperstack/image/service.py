@@ -6,7 +6,7 @@ import builtins
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperstack.config import Config
 from hyperstack.errors import InvalidParameter, NotFound
@@ -14,6 +14,7 @@ from hyperstack.events import EventBus
 from hyperstack.guest.kit import Kit
 from hyperstack.image import (
     commit,
+    configfile,
     history,
     importing,
     listing,
@@ -95,6 +96,13 @@ class ImageService:
         """
         return [self._store.layers.path(d) for d in reversed(self._find(image_id).diff_ids)]
 
+    def made_of(self, image_id: str) -> dict[str, Any]:
+        """Return the configuration of the container that an image (full id) was made of.
+
+        It is by Docker's keys, as the image's config has it; empty if that says nothing.
+        """
+        return configfile.made_of(self._store.config_of(image_id))
+
     async def nothing(self) -> Path:
         """Return an EROFS file without anything in it; it stays while somebody holds (``hold``)."""
         return await commit.nothing(self._store)
@@ -174,6 +182,7 @@ class ImageService:
         author: str = "",
         comment: str = "",
         reference: str = "",
+        made_of: ContainerConfig | None = None,
         announced: bool = True,
     ) -> str:
         """Make an image of a parent and one more layer; see ``commit.py``. Returns its id."""
@@ -187,6 +196,7 @@ class ImageService:
             author=author,
             comment=comment,
             reference=reference,
+            made_of=made_of,
             announced=announced,
         )
 

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hyperstack.config import Config
@@ -78,12 +79,14 @@ class ImageStore:
         names: Sequence[Reference] = (),
         repository: str = "",
         parent: str = "",
+        tagged: bool = True,
     ) -> Image:
         """Write all rows of an image whose layers and blobs are here, in one transaction.
 
-        *layers* are the blobs of the config's diff ids, in their order; that they hold them has been
-        verified. Names that meant another
-        image mean this one afterwards. Raises InvalidParameter if config and layers don't fit.
+        *layers* are the blobs of the config's diff ids, in their order; that they hold them has
+        been verified. Names that meant another image mean this one afterwards. *tagged* notes the
+        time; dockerd does not for names that came along with an image. Raises InvalidParameter if
+        config and layers don't fit.
         """
         parsed = await asyncio.to_thread(configfile.parse, config)
         if len(parsed.diff_ids) != len(layers):
@@ -99,6 +102,8 @@ class ImageStore:
         await asyncio.to_thread(self._sync)
         async with self.lock:
             new = self._addition(config, pairs, manifests, names, repository, parent)
+            if tagged and names:
+                new = replace(new, image=replace(new.image, tagged_ns=new.image.added_ns))
             await rows.add(self.db, new)
             self._take_in(new)
         found = self.catalog.find(new.image.id)
@@ -125,7 +130,7 @@ class ImageStore:
                 parent=parent if self.catalog.visible(parent) else "",
                 config=config,
                 added_ns=now,
-                tagged_ns=now if names else 0,
+                tagged_ns=0,
                 hidden=False,
             ),
             layers=[self.layers.info(diff_id) for diff_id in dict(pairs)],
@@ -154,13 +159,16 @@ class ImageStore:
         for name in new.names:
             catalog.name(name, new.image.id)
 
-    async def tag(self, image: str, reference: Reference) -> None:
-        """Give an image (full id) a name, with tag or digest. Raises NotFound if it is gone."""
+    async def tag(self, image: str, reference: Reference, *, tagged: bool = True) -> None:
+        """Give an image (full id) a name, with tag or digest; see ``add`` for *tagged*.
+
+        Raises NotFound if it is gone.
+        """
         name = name_of(reference)
         async with self.lock:
             if not self.catalog.visible(image):
                 raise NotFound(f"No such image: {image}")
-            now = time.time_ns()
+            now = time.time_ns() if tagged else 0
             await rows.put_name(self.db, name, image, now)
             self.catalog.name(name, image, now)
 

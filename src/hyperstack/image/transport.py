@@ -33,6 +33,7 @@ from hyperstack.image.faults import (
     MAX_ERROR_BODY,
     Refused,
     asked,
+    broken,
     refused,
     unreachable,
 )
@@ -225,7 +226,7 @@ class Transport:
             while chunk := await pace.next(response.content):
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise unreachable(request.method, request.url, error) from error
+            raise broken(request.url, error) from error
 
 
 class Resolver(aiohttp.ThreadedResolver):

@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, RateLimited
-from hyperstack.image import download, transport
+from hyperstack.errors import (
+    HyperError,
+    InternalError,
+    InvalidParameter,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
+from hyperstack.image import distribution, download, transport
 from hyperstack.image.auth import AuthConfig
 from hyperstack.image.pull import pull
 from hyperstack.image.registryside import RegistrySide
@@ -182,7 +189,7 @@ async def test_a_blob_that_is_longer_or_shorter_than_it_should_be_is_refused_unr
     shelf.put(image([ONE]))
     for data in (ONE.blob + b"x", ONE.blob[:-1]):
         shelf.blobs[ONE.digest] = data
-        with pytest.raises(InternalError, match="the manifest says"):
+        with pytest.raises(InternalError, match="filesystem layer verification failed for"):
             await get(images, shelf)
         nothing_is_left(images, shelf)
 
@@ -491,6 +498,37 @@ async def test_secrets_reach_neither_the_log_nor_a_sentence(
 async def test_what_is_missing_in_the_registry_is_said(images: RegistrySide, shelf: Shelf) -> None:
     shelf.put(image([ONE]))
     del shelf.blobs[ONE.digest]
-    with pytest.raises(InternalError):
+    with pytest.raises(NotFound, match="unknown blob"):
         await get(images, shelf)
     nothing_is_left(images, shelf)
+
+
+async def test_a_config_that_is_missing_or_wrong_says_whose_fault_it_is(
+    images: RegistrySide, shelf: Shelf
+) -> None:
+    built = image([ONE])
+    shelf.put(built)
+    what = "error pulling image configuration: "
+    shelf.blobs[built.id] = b" " * len(built.config)
+    with pytest.raises(InternalError, match=f"{what}image config verification failed"):
+        await get(images, shelf)
+    del shelf.blobs[built.id]
+    with pytest.raises(
+        InternalError, match=f"{what}download failed after attempts=1: unknown blob"
+    ):
+        await get(images, shelf)
+    found = await distribution.inspect(images.config, f"{shelf.host}/a/b:v1", auth=AUTH)
+    assert (found.digest, found.platforms) == (built.digest, ())
+
+
+async def test_a_refusal_that_comes_late_is_told_in_its_own_words(
+    images: RegistrySide, shelf: Shelf
+) -> None:
+    async def refuse(request: web.Request, data: bytes) -> web.StreamResponse:
+        words = {"errors": [{"code": "UNAUTHORIZED", "message": "ask the owner"}]}
+        return web.json_response(words, status=401, headers={"WWW-Authenticate": "Basic"})
+
+    shelf.put(image([ONE]))
+    shelf.tricks["/manifests/v1"] = refuse
+    with pytest.raises(Unauthorized, match="unauthorized: ask the owner"):
+        await said(pull(images, f"{shelf.host}/a/b", "v1"))

@@ -36,10 +36,9 @@ def test_no_header_or_an_empty_object_is_nobody() -> None:
     assert auth.decode_auth(encoded(None)) == auth.NOBODY
 
 
-def test_the_old_auth_field_is_taken_apart() -> None:
-    pair = base64.b64encode(b"user:pa:ss\0").decode()
-    found = auth.decode_auth(encoded({"auth": pair}))
-    assert (found.username, found.password, found.auth) == ("user", "pa:ss", "")
+def test_the_auth_field_of_client_s_files_means_nothing_as_with_docker() -> None:
+    pair = base64.b64encode(b"user:pass").decode()
+    assert auth.decode_auth(encoded({"auth": pair})) == AuthConfig()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_a_bad_header_is_nobody_s_as_with_docker_and_never_quoted(text: str) -> 
 
 def test_credentials_are_in_no_repr() -> None:
     config = AuthConfig(
-        username="u", password="hush1", identitytoken="hush2", registrytoken="hush3", auth="hush4"
+        username="u", password="hush1", identitytoken="hush2", registrytoken="hush3"
     )
     assert "hush" not in f"{config!r} {config} {[config]}"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,17 @@ FULL = ImageConfig(
 def test_a_config_written_here_reads_back_the_same() -> None:
     assert configfile.parse(configfile.encode(FULL)) == FULL
     assert configfile.encode(FULL) == configfile.encode(FULL)
+
+
+def test_the_container_of_which_an_image_was_made_is_written_and_read_on_its_own() -> None:
+    made_of = ContainerConfig(hostname="h", tty=True, cmd=("sh",), labels={"a": "b"})
+    data = configfile.encode(replace(FULL, made_of=made_of))
+    assert configfile.parse(data) == FULL
+    assert configfile.made_of(data) == {
+        "Hostname": "h", "Tty": True, "Cmd": ["sh"], "Labels": {"a": "b"},
+    }  # fmt: skip
+    for other in (configfile.encode(FULL), b"{", b'{"container_config":[]}', b"[]"):
+        assert configfile.made_of(other) == {}
 
 
 def test_null_is_the_zero_value_and_unknown_keys_are_ignored() -> None:

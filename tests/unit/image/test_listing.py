@@ -11,6 +11,8 @@ from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.globs import Glob
 from hyperstack.image.history import history
 from hyperstack.image.listing import layers_size, list_images, shared_sizes
+from hyperstack.image.reference import Reference
+from hyperstack.image.remove import prune
 from tests.unit.image.stores import Rows, open_store
 
 DIGEST = "sha256:" + "d" * 64
@@ -84,10 +86,23 @@ async def test_a_reference_filter_shows_only_the_names_that_fit(
     assert image.names == ("child:1",)
 
 
+async def test_an_image_of_no_known_age_is_neither_before_nor_since_anything(rows: Rows) -> None:
+    config = b'{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
+    await rows.store.add(config=config, layers=[], names=[Reference.parse("ageless:1")])
+    await rows.image("other:1")
+    for filters in ({"before": ["other:1"]}, {"since": ["other:1"]}, {"until": ["1h"]}):
+        found = list_images(rows.store, all_=True, filters=filters)
+        assert "ageless:1" not in [name for image in found for name in image.names]
+    await prune(rows.store, {"dangling": ["false"], "until": ["1h"]})
+    assert [image.names for image in rows.store.catalog] == [("ageless:1",)]
+
+
 async def test_wrong_filters_are_refused(rows: Rows, family: dict[str, str]) -> None:
     for filters in ({"foo": "x"}, {"dangling": "maybe"}):
         with pytest.raises(InvalidParameter):
             names(rows, family, filters)
+    with pytest.raises(InvalidParameter, match="invalid filter 'dangling'"):
+        list_images(rows.store, all_=True, filters={"dangling": []})
     for filters in ({"reference": "["}, {"reference": "a\\"}, {"until": "x"}):
         with pytest.raises(InternalError):
             names(rows, family, filters)

@@ -185,8 +185,13 @@ def said(status: int, body: bytes, *, scope: bool = False) -> faults.Refused:
     [
         (
             404,
-            b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}',
+            b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":1}]}',
             "manifest unknown: manifest unknown",
+        ),
+        (
+            404,
+            b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}',
+            "manifest unknown",
         ),
         (
             429,
@@ -203,7 +208,12 @@ def said(status: int, body: bytes, *, scope: bool = False) -> faults.Refused:
         (403, b'{"errors":[{"code":"DENIED"}]}', "denied"),
         (500, b"oh no", "received unexpected HTTP status: 500 Internal Server Error"),
         (302, b"", "received unexpected HTTP status: 302 Found"),
-        (404, b"<html>", 'error parsing HTTP 404 response body: no error details found: "<html>"'),
+        (
+            404,
+            b"<html>",
+            "error parsing HTTP 404 response body: no error details found in HTTP response "
+            'body: "<html>"',
+        ),
     ],
 )
 def test_an_answer_that_says_no_is_worded_as_docker_does(
@@ -244,10 +254,14 @@ def test_what_is_missing_at_a_pull_is_named_as_docker_names_it() -> None:
         "pull access denied for user/app, repository does not exist or may require 'docker login': "
         "denied: requested access to the resource is denied"
     )
-    unknown = said(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+    unknown = said(
+        404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}'
+    )
     assert faults.translate(unknown, reference, pull=True).message == (
         "manifest for user/app:1 not found: manifest unknown: manifest unknown"
     )
+    bare = said(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+    assert faults.translate(bare, reference, pull=True).message == "manifest unknown"
     unknown = said(404, b'{"errors":[{"code":"NAME_UNKNOWN","message":"no"}]}')
     assert faults.translate(unknown, reference, pull=True).message == (
         "repository user/app not found: name unknown: no"

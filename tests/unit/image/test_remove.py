@@ -268,7 +268,7 @@ async def test_prune_takes_whole_nameless_families(rows: Rows) -> None:
         ({"label": ["keep"]}, 2),
         ({"label!": ["keep"]}, 2),
         ({"label": ["keep=2"]}, 3),
-        ({"until": ["2"]}, 2),
+        ({"until": ["2"]}, 1),
         ({"until": ["1h"]}, 0),
     ],
 )

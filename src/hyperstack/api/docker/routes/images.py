@@ -72,7 +72,8 @@ async def inspect(request: Request, engine: Engine) -> None:
             "conflicting options: manifests and platform options cannot both be set"
         )
     image = engine.images.get(request.name, read_platform(text))
-    await request.answer_json(schema.image_inspect(image, request.version))
+    made_of = {} if request.at_least("1.45") else engine.images.made_of(image.id)
+    await request.answer_json(schema.image_inspect(image, request.version, made_of))
 
 
 async def history(request: Request, engine: Engine) -> None:
@@ -113,7 +114,8 @@ def _auth(request: Request) -> Any:
 async def create(request: Request, engine: Engine) -> None:
     """``POST /images/create``: pull ``fromImage``, or import ``fromSrc``."""
     query = request.query
-    name, tag_ = query.text("fromImage"), query.text("tag")
+    # "pull -a" of some clients has a colon and no tag.
+    name, tag_ = query.text("fromImage").removesuffix(":"), query.text("tag")
     platform = query.text("platform") if request.at_least("1.32") else ""
     steps: AsyncIterator[Any]
     if name:
@@ -175,6 +177,8 @@ async def tag(request: Request, engine: Engine) -> None:
 async def remove(request: Request, engine: Engine) -> None:
     """``DELETE /images/{name}``"""
     query = request.query
+    if not request.name.strip():
+        raise InvalidParameter("image name cannot be blank")
     platforms = query.all("platforms") if request.at_least("1.50") else []
     done = await engine.images.remove(
         request.name,
@@ -195,8 +199,6 @@ async def prune(request: Request, engine: Engine) -> None:
 async def save(request: Request, engine: Engine) -> None:
     """``GET /images/get`` and ``GET /images/{name}/get``"""
     names = [request.name] if "name" in request.params else request.query.all("names")
-    # One parameter may hold several names, as some SDKs send them.
-    names = [part for name in names for part in name.split(",")]
     if len(names) > MOST_NAMES:
         raise InvalidParameter(f"more than {MOST_NAMES} images cannot be saved at once")
     chunks = engine.images.save(names, _one_platform(request))

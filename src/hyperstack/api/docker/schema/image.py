@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from hyperstack.api.docker.gotime import ZERO, rfc3339nano
-from hyperstack.api.docker.schema.config import image_config
+from hyperstack.api.docker.schema.config import CONFIG, image_config
 from hyperstack.api.docker.schema.inspect import STORAGE_DRIVER
+from hyperstack.errors import InvalidParameter
 from hyperstack.image.values import Image
 from hyperstack.model import ContainerConfig
 
@@ -18,20 +21,26 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 
 
-def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
-    """Return an image as inspect shows it to a client of API *version*."""
+def image_inspect(
+    image: Image, version: tuple[int, int], made_of: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an image as inspect shows it to a client of API *version*.
+
+    *made_of* is the configuration of the container that it was made of, as its config has it.
+    """
     made: dict[str, Any] = {
         "Id": image.id,
         "RepoTags": list(image.names),
         "RepoDigests": list(image.repo_digests),
         "Parent": image.parent,
         "Comment": image.comment,
-        "Created": image.created or (rfc3339nano(image.created_ns) if image.created_ns else ZERO),
     }
+    if image.created or version < (1, 44):
+        made["Created"] = image.created or ZERO
     if version < (1, 45):
         if image.container:
             made["Container"] = image.container
-        made["ContainerConfig"] = image_config(ContainerConfig(), slim=False)
+        made["ContainerConfig"] = image_config(_container(made_of), slim=False)
     made["DockerVersion"] = image.docker_version
     made["Author"] = image.author
     made["Config"] = _config(image, slim=version >= (1, 50))
@@ -45,14 +54,34 @@ def image_inspect(image: Image, version: tuple[int, int]) -> dict[str, Any]:
     if version < (1, 44):
         made["VirtualSize"] = image.size
     made["GraphDriver"] = {"Data": None, "Name": STORAGE_DRIVER}
-    made["RootFS"] = {"Type": "layers", "Layers": list(image.diff_ids)}
+    made["RootFS"] = {"Type": "layers"}
+    if image.diff_ids:
+        made["RootFS"]["Layers"] = list(image.diff_ids)
     tagged = rfc3339nano(image.last_tagged_ns) if image.last_tagged_ns else ZERO
     made["Metadata"] = {"LastTagTime": tagged}
     return made
 
 
+def _container(raw: Mapping[str, Any]) -> ContainerConfig:
+    """Read a configuration that anybody may have written: what is none says nothing."""
+    try:
+        return CONFIG.read(dict(raw))
+    except InvalidParameter:
+        return ContainerConfig()
+
+
 def _config(image: Image, *, slim: bool) -> dict[str, Any]:
-    made = image_config(image.config, slim=slim)
+    config = image.config
+    # Empty lists and maps are left out of the form in which dockerd reads it.
+    config = replace(
+        config,
+        given_empty=(),
+        cmd=config.cmd or None,
+        entrypoint=config.entrypoint or None,
+        on_build=config.on_build or None,
+        shell=config.shell or None,
+    )
+    made = image_config(config, slim=slim)
     made.pop("StopTimeout", None)  # an image has none for dockerd, whatever its config says
     return made
 
@@ -70,7 +99,7 @@ def image_summary(
         "Containers": containers,
         "Created": image.created_ns // NS,
         "Id": image.id,
-        "Labels": dict(sorted(image.config.labels.items())) or None,
+        "Labels": _labels(image),
         "ParentId": image.parent,
         "RepoDigests": list(image.repo_digests),
         "RepoTags": list(image.names),
@@ -91,6 +120,11 @@ def image_summary(
     if version < (1, 44):
         made["VirtualSize"] = image.size
     return made
+
+
+def _labels(image: Image) -> dict[str, str] | None:
+    labels = image.config.labels
+    return dict(sorted(labels.items())) if labels or "labels" in image.config.given_empty else None
 
 
 def history_item(
