@@ -191,8 +191,8 @@ class Builder:
                 continue
             await self._text(f" ---> Removed intermediate container {short(container)}\n")
 
-    async def _cached(self, state: State, created_by: str) -> bool:
-        found = await self._cache.probe(state.image, state.config, created_by)
+    async def _cached(self, state: State, command: tuple[str, ...]) -> bool:
+        found = await self._cache.probe(state.image, state.config, " ".join(command))
         if found:
             await self._text(" ---> Using cache\n")
             state.image = found
@@ -201,26 +201,35 @@ class Builder:
     async def _commit(
         self,
         state: State,
-        created_by: str,
+        command: tuple[str, ...],
         *,
         layer: Path | None,
         container: str = "",
-        same: bool = False,
+        ran: bool = False,
         announced: bool = True,
     ) -> None:
-        """Make the step's image. *same*: what is kept of its parent's root is its root too;
-        *announced*: there is an event, which dockerd has for all but COPY and ADD."""
+        """Make the step's image. *command* is what its container had, or would have had; *ran*:
+        it has run, else what is kept of the parent's root is the image's root too; *announced*:
+        there is an event, which dockerd has for all but COPY and ADD."""
         parent = state.image
+        made_of = replace(
+            state.config,
+            hostname="" if ran else short(container),
+            cmd=command,
+            image=parent,
+            entrypoint=None if ran else state.config.entrypoint,
+        )
         state.image = await self._images.commit(
             parent=parent,
             layer=layer,
             config=state.config,
             container=container,
-            created_by=created_by,
+            created_by=" ".join(command),
             author=state.author,
+            made_of=made_of,
             announced=announced,
         )
-        if same:
+        if not ran:
             self._roots.moved(parent, state.image)
 
     async def _metadata(self, state: State, step: Instruction) -> None:
@@ -229,12 +238,12 @@ class Builder:
             words = " ".join(old.test)
             await self._text(f"Note: overriding previous HEALTHCHECK: [{words}]\n")
         text = metadata.apply(state, step, self._escape)
-        created_by = state.comment(text)
-        if not await self._cached(state, created_by):
-            container = await self._placeholder(state, (NOP, text))
-            await self._commit(state, created_by, layer=None, container=container, same=True)
+        command = state.comment(text)
+        if not await self._cached(state, command):
+            container = await self._placeholder(state, command)
+            await self._commit(state, command, layer=None, container=container)
 
-    async def _placeholder(self, state: State, words: tuple[str, ...]) -> str:
+    async def _placeholder(self, state: State, command: tuple[str, ...]) -> str:
         """Make the container of a step that runs nothing: nobody starts it, but it has an id."""
         if not state.image:
             container = new_id()  # of nothing there is no container
@@ -242,7 +251,7 @@ class Builder:
         else:
             container, _ = await self._bench.create(
                 state.image,
-                replace(state.config, cmd=(*state.shell, *words), entrypoint=None),
+                replace(state.config, cmd=command, entrypoint=None),
                 self._options.host,
                 passing=self._options.remove or self._options.force_remove,
             )
@@ -253,18 +262,17 @@ class Builder:
     async def _workdir(self, state: State, step: Instruction) -> None:
         path = metadata.working_dir(state, step.args[0])
         state.set(working_dir=path)
-        text = f"{NOP}WORKDIR {path}"
-        created_by = state.comment_of_files(text)
-        if await self._cached(state, created_by):
+        command = state.comment_of_files(f"{NOP}WORKDIR {path}")
+        if await self._cached(state, command):
             return
         root = await self._roots.target(state.image)
         made = await files.make_folder(root, path)
-        container = await self._placeholder(state, (text,))
+        container = await self._placeholder(state, command)
         if not made:
-            await self._commit(state, created_by, layer=None, container=container, same=True)
+            await self._commit(state, command, layer=None, container=container)
             return
         async with self._spooled(await root.diff()) as layer:
-            await self._commit(state, created_by, layer=layer, container=container, same=True)
+            await self._commit(state, command, layer=layer, container=container)
 
     async def _run(self, state: State, step: Instruction) -> None:
         for flag in step.flags:
@@ -273,8 +281,7 @@ class Builder:
         args = state.args.environment(state.config.env)
         counted = sorted(f"{k}={v}" for k, v in args.items() if state.args.counts(k))
         recorded = (f"|{len(counted)}", *counted, *command) if args else command
-        created_by = " ".join(recorded)
-        if await self._cached(state, created_by):
+        if await self._cached(state, recorded):
             return
         config = replace(
             state.config,
@@ -287,7 +294,7 @@ class Builder:
         with self._layer_file() as file:
             layer = Path(file.name)
             container = await self._run_container(state, config, layer)
-            await self._commit(state, created_by, layer=layer, container=container)
+            await self._commit(state, recorded, layer=layer, container=container, ran=True)
 
     async def _run_container(self, state: State, config: ContainerConfig, layer: Path) -> str:
         assert config.cmd is not None
@@ -336,11 +343,11 @@ class Builder:
                 digest = copying.digest(picked)
             chown = step.flags.get("chown", "")
             owner = f"--chown={chown} " if chown else ""
-            created_by = state.comment_of_files(f"{NOP}{command} {owner}{digest} in {asked} ")
-            if await self._cached(state, created_by):
+            words = state.comment_of_files(f"{NOP}{command} {owner}{digest} in {asked} ")
+            if await self._cached(state, words):
                 return
             picked = picked or await self._pick(image, names, command, stack)
-            await self._copy_files(state, step, picked, created_by)
+            await self._copy_files(state, step, picked, words)
 
     async def _pick(
         self, image: str | None, names: list[str], command: str, stack: contextlib.AsyncExitStack
@@ -375,7 +382,11 @@ class Builder:
         return found
 
     async def _copy_files(
-        self, state: State, step: Instruction, picked: list[copying.Picked], created_by: str
+        self,
+        state: State,
+        step: Instruction,
+        picked: list[copying.Picked],
+        words: tuple[str, ...],
     ) -> None:
         command, asked = step.keyword.upper(), step.args[-1]
         place = copying.destination(state.config.working_dir, asked)
@@ -389,7 +400,7 @@ class Builder:
             unpack=command == "ADD",
         )
         async with self._spooled(await root.diff()) as layer:
-            await self._commit(state, created_by, layer=layer, same=True, announced=False)
+            await self._commit(state, words, layer=layer, announced=False)
 
     @contextlib.asynccontextmanager
     async def _spooled(self, tar: Closing) -> AsyncIterator[Path]:

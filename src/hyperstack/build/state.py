@@ -47,13 +47,13 @@ class State:
         """What runs commands that are no lists."""
         return self.config.shell or DEFAULT_SHELL
 
-    def comment(self, text: str) -> str:
-        """Return what the history says of a step that sets something."""
-        return " ".join((*self.shell, NOP, text))
+    def comment(self, text: str) -> tuple[str, ...]:
+        """Return the command that stands in the history for a step that sets something."""
+        return (*self.shell, NOP, text)
 
-    def comment_of_files(self, text: str) -> str:
-        """Return what the history says of WORKDIR, COPY and ADD, whose text has ``NOP`` in it."""
-        return " ".join((*self.shell, text))
+    def comment_of_files(self, text: str) -> tuple[str, ...]:
+        """Return that of WORKDIR, COPY and ADD, whose text has ``NOP`` in it."""
+        return (*self.shell, text)
 
     def command(self, args: Sequence[str], *, listed: bool) -> tuple[str, ...]:
         """Return a command line: the exec form as it is, the other one for the shell."""
