@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from hyperstack.engine import logs
 from hyperstack.engine.core import Core
 from hyperstack.engine.session import Session
-from hyperstack.errors import Conflict, InvalidParameter
+from hyperstack.errors import Conflict
 from hyperstack.model import Container, LogQuery, Status, StreamKind
 
 
@@ -32,8 +32,6 @@ async def attach(
         raise Conflict(f"container {reference} is paused, unpause the container before attach")
     if container.state.status == Status.RESTARTING:
         raise Conflict(f"container {reference} is restarting, wait until the container is running")
-    if not (stream or logs_too):
-        raise InvalidParameter("must specify at least one of stream or logs")
     kinds = frozenset(
         kind
         for kind, wanted in ((StreamKind.STDOUT, stdout), (StreamKind.STDERR, stderr))

@@ -30,6 +30,7 @@ from hyperstack.engine.waiters import Wait, check_condition
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, ExecId
+from hyperstack.image.reference import tag_name
 from hyperstack.model import (
     Container,
     ContainerConfig,
@@ -143,9 +144,8 @@ class ContainerService:
         live = self._core.live.get(container.id)
         if live is None:
             raise Conflict(f"container {container.id} is not running")
-        if not container.config.tty:
-            return  # as with Docker, whose runtime has no terminal either
-        await exec.resize_terminal(live, live.handle, rows, columns)
+        if container.config.tty:  # as with Docker, whose runtime has no terminal else
+            await exec.resize_terminal(live, live.handle, rows, columns)
         self._core.event(container, "resize", height=str(rows), width=str(columns))
 
     async def top(self, ref: str, ps_args: str) -> tuple[List[str], List[List[str]]]:
@@ -230,6 +230,8 @@ class ContainerService:
         config: ContainerConfig | None,
     ) -> str:
         """Make an image of it; returns the image's id."""
+        if repo:
+            tag_name(repo, tag)  # as Docker, before it is looked for
         return await commit.commit(
             self._core,
             self.get(ref),
@@ -261,7 +263,15 @@ class ExecService:
 
     async def create(self, ref: str, config: ExecConfig) -> ExecId:
         """Prepare a process in a container."""
-        return await exec.create(self._core, self._core.table.get(ref), config)
+        return await exec.create(self._core, self._core.table.get(ref), config, ref)
+
+    def check(self, ref: str) -> None:
+        """Raise NotFound or Conflict unless a container can have execs now."""
+        exec.running(self._core, self._core.table.get(ref), ref)
+
+    def usable(self, identifier: str) -> Exec:
+        """Find an exec whose container runs unpaused. Raises NotFound, Conflict."""
+        return exec.usable(self._core, identifier)
 
     def get(self, identifier: str) -> Exec:
         """Find an exec. Raises NotFound."""
@@ -282,7 +292,7 @@ class ExecService:
     ) -> Session | None:
         """Start it; returns a session unless *detach*."""
         return await exec.start(
-            self._core, self.get(identifier), detach=detach, tty=tty, console_size=console_size
+            self._core, self.usable(identifier), detach=detach, tty=tty, console_size=console_size
         )
 
     async def resize(self, identifier: str, rows: int, columns: int) -> None:

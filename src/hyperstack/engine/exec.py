@@ -40,23 +40,27 @@ NEVER_RAN = 128
 """Exit code of what could not be started for another reason."""
 READY = 10.0
 """Seconds for which a resize waits for its exec's start."""
+MOST_ID = (1 << 31) - 1
 MOST = 1000
 """Execs of one container that have not ended at most."""
 
 
-async def create(core: Core, container: Container, config: ExecConfig) -> ExecId:
-    """Prepare a process.
+async def create(core: Core, container: Container, config: ExecConfig, named: str = "") -> ExecId:
+    """Prepare a process; *named* is how the client calls the container.
 
     Raises Conflict unless the container runs unpaused, InvalidParameter for a user that it lacks.
     """
     await core.settled(container.id)
-    live = _running(core, container)
+    live = running(core, container, named)
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
     mine = (e for e in core.execs.values() if e.container == container.id)
     if sum(e.exit_code is None for e in mine) >= MOST:
         raise Conflict(f"container {container.id} has {MOST} execs that have not ended")
-    if config.user and not config.user.isdecimal():
+    if config.user.isdecimal():
+        if len(config.user) > 10 or int(config.user) > MOST_ID:
+            raise InvalidParameter(f"uids and gids must be in range 0-{MOST_ID}")
+    elif config.user:
         await _look_up(core, live, config)
     identifier = ExecId(new_id())
     core.execs[identifier] = Exec(id=identifier, container=container.id, config=config)
@@ -64,11 +68,13 @@ async def create(core: Core, container: Container, config: ExecConfig) -> ExecId
     return identifier
 
 
-def _running(core: Core, container: Container) -> Live:
+def running(core: Core, container: Container, named: str = "") -> Live:
+    """Return a container that can have execs now. Raises Conflict."""
     live = core.live.get(container.id)
     status = container.state.status
     if status == Status.PAUSED:
-        raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+        called = named or container.id
+        raise Conflict(f"Container {called} is paused, unpause the container before exec")
     if status == Status.RESTARTING:
         raise Conflict(
             f"Container {container.id} is restarting, wait until the container is running"
@@ -91,6 +97,13 @@ def get(core: Core, identifier: str) -> Exec:
     return found
 
 
+def usable(core: Core, identifier: str) -> Exec:
+    """Find an exec whose container can run it now. Raises NotFound, Conflict."""
+    found = get(core, identifier)
+    running(core, core.table.get(found.container))
+    return found
+
+
 async def start(
     core: Core, execution: Exec, *, detach: bool, tty: bool, console_size: tuple[int, int]
 ) -> Session | None:
@@ -103,7 +116,7 @@ async def start(
         if execution.running:
             raise Conflict(f"exec command {execution.id} is already running")
         raise Conflict(f"exec command {execution.id} has already run")
-    live = _running(core, container)
+    live = running(core, container)
     linked = links.environment(core, container)
     execution.started = True
     config = execution.config
@@ -117,11 +130,13 @@ async def start(
         linked=linked,
     )
     try:
+        _check_names(config)
         bounds.check_process(process)
-    except InvalidParameter as refused:
-        execution.exit_code = NOT_RUN
+    except HyperError as refused:
+        argument = isinstance(refused, InvalidParameter)
+        execution.exit_code = NOT_RUN if argument else NEVER_RAN
         _forget_later(core, execution)
-        raise _exec_error(refused) from refused
+        raise (_exec_error(refused) if argument else refused) from refused
     ended: asyncio.Future[messages.ProcessState] = asyncio.get_running_loop().create_future()
     live.exec_ended[handle] = ended
     execution.handle = handle
@@ -146,6 +161,16 @@ async def start(
     session = _open(core, live, execution, streams, None if detach else config, raw=tty)
     core.tasks.start(f"exec {execution.id[:12]}", _watch(core, live, execution, ended, session))
     return session
+
+
+def _check_names(config: ExecConfig) -> None:
+    """Refuse what runc takes for no variable. Raises InternalError."""
+    for entry in config.env:
+        if entry.startswith("="):
+            raise InternalError(
+                "OCI runtime exec failed: exec failed: unable to start container process: "
+                f'environment variable name can\'t be empty: "{entry}"'
+            )
 
 
 async def _look_up(core: Core, live: Live, config: ExecConfig) -> None:
@@ -311,9 +336,10 @@ async def _release(live: Live, handle: int) -> None:
 async def resize(core: Core, execution: Exec, rows: int, columns: int) -> None:
     """Tell the process's terminal its size; one that is about to start is waited for.
 
-    Raises Conflict if the container does not run, NotFound if the process has ended, InternalError
-    if nobody starts it.
+    Raises Conflict if the container does not run or is paused, NotFound if the process has ended,
+    InternalError if nobody starts it.
     """
+    running(core, core.table.get(execution.container))
     bound = time.monotonic() + READY
     while execution.exit_code is None and not execution.running:
         if execution.container not in core.live:

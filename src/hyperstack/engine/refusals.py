@@ -30,14 +30,19 @@ _NOT_A_DIRECTORY = ": not a directory"
 _MOUNT = re.compile(r'error mounting "/m\d+" to rootfs at "([^"]*)"')
 
 
-def start_error(failure: AgentFailure, mounts: Sequence[MountState] = ()) -> HyperError:
+def start_error(
+    failure: AgentFailure, mounts: Sequence[MountState] = (), folder: str = ""
+) -> HyperError:
     """Word a refused start as Docker does, so that clients find their exit codes 126 and 127.
 
-    *mounts* are the container's: a guest knows only its own names of what is mounted.
+    *mounts* are the container's: a guest knows only its own names of what is mounted. *folder* is
+    where its first process was to begin, which dockerd makes itself.
     """
     detail = failure.detail or errno.errorcode.get(failure.errno, str(failure.errno))
     if failure.stage == Stage.USER:
         return InternalError(detail)  # dockerd looks users up itself, before its runtime
+    if failure.stage == Stage.CWD and folder and detail.endswith(_NOT_A_DIRECTORY):
+        return InternalError(f"Cannot mkdir: {folder} is not a directory")
     if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP, Stage.CWD):
         sentence = detail
         if failure.stage in (Stage.EXEC, Stage.EXEC_LOOKUP):

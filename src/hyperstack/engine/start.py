@@ -178,7 +178,8 @@ async def _start_process(
     except AgentFailure as failure:
         if place.joins and failure.stage == messages.Stage.NAMESPACE:
             await joining.find(core, container)  # who has ended meanwhile is told of as before
-        raise start_error(failure, container.mounts) from failure
+        folder = container.config.working_dir
+        raise start_error(failure, container.mounts, folder) from failure
     live.open_streams(streams)
     container.state.started_ns = claims.moment(started.started_ns)
     return live

@@ -242,6 +242,43 @@ def test_health_checks_go_on_and_paused_containers_stay_paused(own: Host) -> Non
     eventually(lambda: len(own.docker("logs", "paused").out) > len(before))
 
 
+def test_a_health_check_s_count_goes_on_over_the_daemon_s_death(own: Host) -> None:
+    own.docker("run", "-d", "--name", "sick", "--health-cmd", "false", "--health-interval", "1s",
+               "--health-retries", "1000", "busybox", "sleep", "1000")  # fmt: skip
+    own.docker("run", "-d", "--name", "slow", "--health-cmd", "true", "--health-interval", "6s",
+               "busybox", "sleep", "1000")  # fmt: skip
+    began = time.monotonic()
+    eventually(lambda: state(own, "sick")["Health"]["FailingStreak"] >= 2)
+    before = state(own, "sick")["Health"]
+    own.kill()
+    own.start()
+    found = state(own, "sick")["Health"]
+    assert found["Status"] == "starting"
+    assert found["FailingStreak"] >= before["FailingStreak"]
+    assert found["Log"][0] in before["Log"]
+    eventually(lambda: state(own, "sick")["Health"]["FailingStreak"] > before["FailingStreak"] + 1)
+    # One daemon after the other probes it six seconds after its start, not the last one's.
+    eventually(lambda: state(own, "slow")["Health"]["Status"] == "healthy")
+    assert len(state(own, "slow")["Health"]["Log"]) == 1
+    print(json.dumps({"first_probe_seconds": round(time.monotonic() - began, 1)}))
+
+
+def test_policies_and_removals_are_a_new_daemon_s_too(own: Host) -> None:
+    own.docker("create", "--rm", "--name", "never", "busybox", "true")
+    own.docker("run", "-d", "--name", "failed", "--restart", "on-failure", "busybox",
+               "sleep", "1000")  # fmt: skip
+    own.docker("run", "-d", "--name", "loops", "--restart", "always", "busybox",
+               "sh", "-c", "sleep 0.2; false")  # fmt: skip
+    own.docker("stop", "-t", "0", "failed")
+    eventually(lambda: inspect(own, "loops")["RestartCount"] >= 3)
+    count = inspect(own, "loops")["RestartCount"]
+    own.kill()
+    own.start()
+    assert "never" not in own.docker("ps", "-a", "--format", "{{.Names}}").out.split()
+    eventually(lambda: state(own, "failed")["Status"] == "running")  # as dockerd, stopped or not
+    eventually(lambda: inspect(own, "loops")["RestartCount"] > count)
+
+
 @pytest.mark.alone
 def test_fifty_containers_are_found_again_at_once(own: Host) -> None:
     starts = "for i in $(seq 50); do docker -H $0 run -d -m 32m busybox sleep 1000 & "

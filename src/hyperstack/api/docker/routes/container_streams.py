@@ -54,13 +54,10 @@ async def attach(request: Request, engine: Engine) -> None:
                 framed=framed, versioned=request.at_least("1.42") and bool(request.head.upgrade)
             )
         )
-        if session is None:
-            return
         if request.query.flag("logs"):
             await wire.until_read()
     except BaseException:
-        if session is not None:
-            session.close()
+        session.close()
         raise
     stdin = request.query.flag("stdin")
     detached = await pump(
@@ -74,13 +71,11 @@ async def attach(request: Request, engine: Engine) -> None:
         engine.core.event(container, "detach")
 
 
-async def _join(request: Request, engine: Engine) -> tuple[Container, bytes, Session | None]:
-    """Return the container, the detach keys, and a session if any was asked for."""
+async def _join(request: Request, engine: Engine) -> tuple[Container, bytes, Session]:
+    """Return the container, the detach keys, and a session: over already if nothing is wanted."""
     query = request.query
     keys = detach.parse(query.text("detachKeys"))
     container = engine.containers.get(request.name)
-    if not (query.flag("stream") or query.flag("logs")):
-        return container, keys, None  # Docker says nothing then
     session = await engine.containers.attach(
         request.name,
         stdin=query.flag("stdin"),
@@ -100,23 +95,20 @@ async def attach_websocket(request: Request, engine: Engine) -> None:
         accepted = websocket.handshake(request.head)
         connection = await request.upgrade("websocket", accepted)
     except websocket.HandshakeError as refused:
-        if session is not None:
-            session.close()
+        session.close()
         await request.say(refused.answer)
         return
     except BaseException:
-        if session is not None:
-            session.close()
+        session.close()
         raise
     wire = websocket.WebSocket(connection)
-    if session is not None:
-        await pump(
-            wire,
-            session,
-            framed=False,
-            stdin=query.flag("stdin") and container.config.open_stdin,
-            keys=keys if container.config.tty else None,
-        )
+    await pump(
+        wire,
+        session,
+        framed=False,
+        stdin=query.flag("stdin") and container.config.open_stdin,
+        keys=keys if container.config.tty else None,
+    )
     if not connection.gone:
         await wire.close()
 

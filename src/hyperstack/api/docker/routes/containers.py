@@ -120,6 +120,8 @@ async def start(request: Request, engine: Engine) -> None:
             "starting container with non-empty request body was deprecated since API v1.22 and "
             "removed in v1.24"
         )
+    if request.query.text("checkpoint"):
+        raise InvalidParameter("checkpoint is only supported in experimental mode")
     await engine.containers.start(request.name)
     await request.answer(204)
 

@@ -37,6 +37,7 @@ async def create(request: Request, engine: Engine) -> None:
     try:
         detach.parse(config.detach_keys)
     except InvalidParameter:
+        engine.execs.check(request.name)
         raise InternalError(f"Invalid escape keys ({config.detach_keys}) provided") from None
     if not request.at_least("1.42"):
         config = msgspec.structs.replace(config, console_size=(0, 0))
@@ -47,7 +48,7 @@ async def create(request: Request, engine: Engine) -> None:
 async def start(request: Request, engine: Engine) -> None:
     """``POST /exec/{name}/start``: detached, or on a taken-over connection."""
     body: ExecStart = await request.object(EXEC_START)
-    execution = engine.execs.get(request.name)
+    execution = engine.execs.usable(request.name)
     size = body.console_size if body.tty and request.at_least("1.42") else (0, 0)
     if body.detach:
         await engine.execs.start(execution.id, detach=True, tty=body.tty, console_size=size)
