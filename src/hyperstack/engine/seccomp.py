@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from hyperstack.engine import security
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.guest import caps
 from hyperstack.guest.seccomp import compile_profile
@@ -11,20 +12,21 @@ from hyperstack.model import HostConfig
 
 
 def profile_of(host: HostConfig) -> str | None:
-    """Return the profile of ``--security-opt seccomp=``: its JSON, ``unconfined`` or None."""
+    """Return the last profile of ``--security-opt seccomp=``: its JSON, ``unconfined`` or None."""
+    profile = None
     for option in host.security_opt:
-        name, _, value = option.replace(":", "=", 1).partition("=")
+        name, value, _ = security.split(option)
         if name == "seccomp":
-            return None if value in ("builtin", "default", "") else value
-    return None
+            profile = None if value in ("builtin", "default", "") else value
+    return profile
 
 
 def filter_for(host: HostConfig) -> bytes:
     """Return the BPF program for a container's processes, empty for none. Raises InternalError."""
     profile = profile_of(host)
-    if host.privileged or profile == "unconfined":
+    if profile == "unconfined" or (host.privileged and profile is None):
         return b""
-    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=False)
+    bits = caps.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
     try:
         return _compiled(profile, bits)
     except InvalidParameter as error:
