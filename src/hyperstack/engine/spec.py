@@ -301,7 +301,7 @@ def exec_process(
         cap_effective=bits,
         cap_permitted=bits,
         no_new_privs=security.no_new_privileges(host),
-        seccomp=b"" if privileged else seccomp,
+        seccomp=seccomp,
         rlimits=rlimits(host.ulimits),
         oom_score_adj=host.oom_score_adj,
     )

@@ -134,7 +134,7 @@ def test_an_exec_inherits_what_it_does_not_say() -> None:
     assert "A=1" in inherits.env
     own = ExecConfig(cmd=("x",), user="v", working_dir="/v", privileged=True, env=("A=2",))
     says = spec.exec_process(made, own, handle=2, seccomp=b"bpf", streams=Streams())
-    assert (says.user, says.cwd, says.seccomp) == ("v", "/v", b"")
+    assert (says.user, says.cwd, says.seccomp) == ("v", "/v", b"bpf")
     assert "A=2" in says.env
     assert says.cap_effective > inherits.cap_effective
 
