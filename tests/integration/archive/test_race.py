@@ -73,13 +73,12 @@ def test_nothing_is_written_outside(swapped: Path, tool: Tool) -> None:
     archive, outside = _tar(), swapped / "outside"
     before = (outside.stat(), (outside / "secret").stat())
     until, done = time.monotonic() + 2, 0
-    while time.monotonic() < until:
+    while done <= 5 or time.monotonic() < until:
         subprocess.run(
             [tool.path, "put", swapped / "root", "/", "0"],
             input=archive, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
         done += 1
-    assert done > 5
     assert os.listdir(outside) == ["secret"]  # noqa: PTH208
     after = (outside.stat(), (outside / "secret").stat())
     assert [(s.st_mode, s.st_uid, s.st_nlink, s.st_mtime_ns) for s in before] == [
@@ -89,7 +88,7 @@ def test_nothing_is_written_outside(swapped: Path, tool: Tool) -> None:
 
 def test_nothing_is_read_from_outside(swapped: Path, tool: Tool) -> None:
     until, seen = time.monotonic() + 2, 0
-    while time.monotonic() < until:
+    while seen <= 10 or time.monotonic() < until:
         for path in ("/d/secret", "/d/.", "/"):
             done = subprocess.run(
                 [tool.path, "get", swapped / "root", path],
@@ -97,7 +96,6 @@ def test_nothing_is_read_from_outside(swapped: Path, tool: Tool) -> None:
             )  # fmt: skip
             assert b"secret\0\0" not in done.stdout
             seen += 1
-    assert seen > 10
 
 
 def test_removal_never_leaves_the_root(swapped: Path, tool: Tool) -> None:
