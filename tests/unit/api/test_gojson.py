@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperstack.api.docker import gojson
-from hyperstack.api.docker.schema.config import CONFIG
+from hyperstack.api.docker.schema.config import CONFIG, read_whole_config
 from hyperstack.api.docker.schema.create import read_create
 from hyperstack.api.docker.schema.host import HOST_CONFIG, HostConfigKind, host_config
 from hyperstack.errors import InvalidParameter
-from hyperstack.model import HostConfig, MountPoint, PortBinding
+from hyperstack.model import ContainerConfig, HostConfig, MountPoint, PortBinding
 
 PREFIX = "invalid JSON: json: cannot unmarshal "
 
@@ -60,6 +60,10 @@ PREFIX = "invalid JSON: json: cannot unmarshal "
         (
             {"HostConfig": {"Ulimits": [{"Soft": "x"}]}},
             "string into Go struct field .HostConfig.Ulimits.0.Soft of type int64",
+        ),
+        (
+            {"HostConfig": {"Mounts": [{"TmpfsOptions": {"Options": [None, [1]]}}]}},
+            "number into .HostConfig.Mounts.0.TmpfsOptions.Options.1.0 of type string",
         ),
     ],
 )
@@ -112,6 +116,17 @@ def test_an_empty_configuration_is_refused() -> None:
     for body in (None, {}, {"HostConfig": {"Memory": 1}}):
         with pytest.raises(InvalidParameter, match="config cannot be empty"):
             read_create(body)
+
+
+def test_the_configuration_of_a_commit_is_that_of_a_create() -> None:
+    assert read_whole_config({"cmd": ["x"], "HostConfig": {}}).cmd == ("x",)
+    assert read_whole_config({}) == ContainerConfig()
+    for body, sentence in (
+        ({"StopTimeout": "x"}, "string into Go struct field .StopTimeout of type int"),
+        ([], "array into Go value of type container.CreateRequest"),
+    ):
+        with pytest.raises(InvalidParameter, match=f"{PREFIX}{sentence}"):
+            read_whole_config(body)
 
 
 def test_nulls_leave_the_zero_value() -> None:

@@ -13,7 +13,7 @@ from hyperstack.api.docker.closing import closing
 from hyperstack.api.docker.gotime import moment
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
-from hyperstack.api.docker.schema.config import CONFIG
+from hyperstack.api.docker.schema.config import read_whole_config
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import ContainerConfig, PathStat
 
@@ -145,7 +145,7 @@ async def changes(request: Request, engine: Engine) -> None:
 async def commit(request: Request, engine: Engine) -> None:
     """``POST /commit``"""
     raw: Any = await request.json()
-    config: ContainerConfig | None = CONFIG.read(raw) if raw is not None else None
+    config: ContainerConfig | None = read_whole_config(raw) if raw is not None else None
     query = request.query
     if not query.text("container"):
         raise InvalidParameter('invalid name or ID supplied: ""')

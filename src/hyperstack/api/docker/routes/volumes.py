@@ -43,7 +43,7 @@ async def list_volumes(request: Request, engine: Engine) -> None:
 async def create(request: Request, engine: Engine) -> None:
     """``POST /volumes/create``"""
     values = await request.object(schema.CREATE)
-    if values.get("cluster"):
+    if "cluster" in values:
         raise Unavailable(NOT_A_MANAGER)
     use = await engine.volumes.create(
         values.get("name", ""),

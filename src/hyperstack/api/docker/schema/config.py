@@ -18,6 +18,7 @@ from hyperstack.api.docker.gojson import (
     Set,
     Strings,
     StrSlice,
+    Where,
 )
 from hyperstack.model import ContainerConfig, Healthcheck
 
@@ -110,4 +111,18 @@ def read_config(raw: Mapping[str, Any]) -> ContainerConfig | None:
     return ContainerConfig(**values) if WRAPPER_CONFIG.knows(raw) else None
 
 
-__all__ = ["CONFIG", "HEALTHCHECK", "container_config", "image_config", "read_config"]
+def read_whole_config(raw: Any) -> ContainerConfig:
+    """Return the configuration in the body of a commit, which dockerd reads as that of a create."""
+    if not isinstance(raw, dict):
+        raise Where().mismatch(raw, "container.CreateRequest")
+    return read_config(raw) or ContainerConfig()
+
+
+__all__ = [
+    "CONFIG",
+    "HEALTHCHECK",
+    "container_config",
+    "image_config",
+    "read_config",
+    "read_whole_config",
+]

@@ -142,9 +142,13 @@ def as_of(mounts: Sequence[MountPoint], version: tuple[int, int]) -> tuple[Mount
 
 
 def _tmpfs_options(raw: Any, where: Where) -> tuple[tuple[str, ...], ...]:
+    place = where.field("TmpfsOptions", "Options")
     if not isinstance(raw, list):
-        raise where.mismatch(raw, "[][]string")
-    return tuple(_STRINGS.read(item, where) for item in raw)
+        raise place.mismatch(raw, "[][]string")
+    return tuple(
+        () if item is None else _STRINGS.read(item, place.item(number))
+        for number, item in enumerate(raw)
+    )
 
 
 def _give(value: MountPoint, keys: dict[str, tuple[str, Kind]]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hyperstack.api.docker.gojson import (
-    ANY,
     NIL_STRING_MAP,
     STRING,
     Field,
+    Object,
     Schema,
 )
 from hyperstack.api.docker.gotime import rfc3339
@@ -19,6 +19,8 @@ def _values(**values: Any) -> dict[str, Any]:
     return values
 
 
+_CLUSTER: Schema[dict[str, Any]] = Schema("volume.ClusterVolumeSpec", _values, ())
+"""Swarm's: what is in it is not looked at."""
 CREATE: Schema[dict[str, Any]] = Schema(
     "volume.CreateOptions",
     _values,
@@ -27,7 +29,7 @@ CREATE: Schema[dict[str, Any]] = Schema(
         Field("Driver", "driver", STRING),
         Field("DriverOpts", "driver_opts", NIL_STRING_MAP),
         Field("Labels", "labels", NIL_STRING_MAP),
-        Field("ClusterVolumeSpec", "cluster", ANY),
+        Field("ClusterVolumeSpec", "cluster", Object(_CLUSTER)),
     ),
 )
 
