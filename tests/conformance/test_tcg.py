@@ -117,3 +117,21 @@ def test_a_container_lives_a_whole_life_in_an_emulated_machine(
     assert host.docker("wait", "life").out == "137\n"
     host.docker("rm", "life")
     host.docker("volume", "rm", "pages")
+
+
+def test_who_joins_an_emulated_machine_brings_volumes_along(
+    emulating: Host, tmp_path: Path
+) -> None:
+    """Its machine was started without any: its share is plugged in while it runs."""
+    host = emulating
+    host.docker(*RUN, "-d", "--name", "bare", "--network", "none", "busybox", "sleep", "1000")
+    (tmp_path / "f").write_text("the host's\n")
+    script = "cat /b/f; echo back > /v/f; cat /v/f; touch /b/new"
+    joining = ("run", "--rm", "--network", "container:bare", "-v", f"{tmp_path}:/b:ro")
+    for _ in range(2):
+        done = host.docker(*joining, "-v", "joined:/v", "busybox", "sh", "-c", script, check=False)
+        assert done.out == "the host's\nback\n"
+        assert "Read-only file system" in done.err
+    assert host.docker("exec", "bare", "echo", "alive").out == "alive\n"
+    host.docker("rm", "-f", "bare")
+    host.docker("volume", "rm", "joined")

@@ -57,6 +57,18 @@ CALL(semget, 1, 1, 0600)
 CALL(mq_open, "x", 0, 0, NULL)
 CALL(uselib, "/breakout")
 CALL(memfd_secret, 0)
+CALL(set_mempolicy, 0, NULL, 0)
+CALL(pidfd_send_signal, 0, 0, NULL, 0)
+CALL(move_mount, -1, "/ro", -1, "/rw", 0)
+CALL(fsmount, 0, 0, 0)
+CALL(fspick, -1, "/ro", 0)
+
+/* statmount(2) and listmount(2) tell of all mounts; the headers may be older than they. */
+static long list_mounts(void)
+{
+    uint64_t request[4] = {32, ~0ULL, 0, 0}, found[8];
+    return syscall(458, request, found, 8, 0);
+}
 
 static long load_bpf(void)
 {
@@ -171,6 +183,12 @@ const struct attempt kernel_attempts[] = {
     {"mq-open", call_mq_open},
     {"uselib", call_uselib},
     {"memfd-secret", call_memfd_secret},
+    {"set-mempolicy", call_set_mempolicy},
+    {"pidfd-send-signal", call_pidfd_send_signal},
+    {"move-mount", call_move_mount},
+    {"fsmount", call_fsmount},
+    {"fspick", call_fspick},
+    {"list-mounts", list_mounts},
     {"personality", other_persona},
     {"setpriority", be_urgent},
     {"real-time", be_real_time},

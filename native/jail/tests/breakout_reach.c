@@ -44,6 +44,13 @@ static long read_victim(void)
     return process_vm_readv(victim, &local, 1, &remote, 1, 0);
 }
 
+static long write_victim(void)
+{
+    char byte = 0;
+    struct iovec local = {&byte, 1}, remote = {(void *)0x400000, 1};
+    return process_vm_writev(victim, &local, 1, &remote, 1, 0);
+}
+
 static long open_victim(void)
 {
     return syscall(SYS_pidfd_open, victim, 0);
@@ -157,6 +164,12 @@ static long give_away(void)
     return chown("/rw/file", 0, 0);
 }
 
+/* Whoever of the host runs such a file becomes the jail's uid; virtiofsd's root makes them on purpose. */
+static long make_setuid(void)
+{
+    return chmod("/rw/file", 04755);
+}
+
 static long run_setuid(void)
 {
     pid_t child = fork();
@@ -187,6 +200,7 @@ const struct attempt reach_attempts[] = {
     {"signal-victim", signal_victim},
     {"trace-victim", trace_victim},
     {"read-victim", read_victim},
+    {"write-victim", write_victim},
     {"open-victim", open_victim},
     {"limit-victim", limit_victim},
     {"open-host-files", open_host_files},
@@ -202,6 +216,7 @@ const struct attempt reach_attempts[] = {
     {"make-device-in-bind", make_device_in_bind},
     {"open-device-in-bind", open_device_in_bind},
     {"give-away", give_away},
+    {"make-setuid", make_setuid},
     {"run-setuid", run_setuid},
     {"run-what-was-written", run_what_was_written},
     {NULL, NULL},

@@ -25,7 +25,7 @@ from hyperstack.engine.bounds import HOSTNAME
 from hyperstack.engine.rows import SandboxRow
 from hyperstack.errors import Conflict, GuestError, HyperError, InternalError, InvalidParameter
 from hyperstack.guest import messages
-from hyperstack.guest.client import AgentClient
+from hyperstack.guest.client import AgentClient, AgentFailure
 from hyperstack.guest.codec import ProtocolError
 from hyperstack.guest.kit import Kit
 from hyperstack.ids import ContainerId, SandboxId, new_id
@@ -46,10 +46,12 @@ log = logging.getLogger(__name__)
 RECONNECT = 10.0
 """Seconds within which a lost agent connection must be back, else the machine is killed."""
 NO_SHARE = (
-    "the virtual machine of the container that is joined was started without volumes and can get "
-    "none while it runs: create this container before that one is started, or give that one a "
+    "the virtual machine of the container that is joined was started without volumes and gets "
+    "none now that it runs: create this container before that one is started, or give that one a "
     "volume, too"
 )
+SEEN = 10.0
+"""Seconds within which a guest's kernel has seen a share that was plugged in."""
 ENDING = 2.0
 """Seconds within which a machine whose virtiofsd has ended is seen to have ended as well."""
 LOSSES, LOSSES_WITHIN = 5, 60.0
@@ -327,17 +329,31 @@ class Sandboxes:
             else:
                 await self._late_share(sandbox, mounts)
             try:
-                await self._set_up(sandbox, "", True)
+                await self._show_share(sandbox, fresh)
             except HyperError as error:
                 if fresh:
                     await self._shares.stop(sandbox.id)
                     sandbox.row.share = None
                 raise Conflict(NO_SHARE) from error
 
+    async def _show_share(self, sandbox: Sandbox, fresh: bool) -> None:
+        """Have the guest mount its share, and plug that in if it is *fresh* or a daemon died."""
+        bound = time.monotonic() + SEEN
+        if fresh:
+            await sandbox.machine.add_share(SHARE_TAG)
+        while True:
+            try:
+                await self._set_up(sandbox, "", True)
+            except AgentFailure:
+                if time.monotonic() > bound:
+                    raise
+                await sandbox.machine.add_share(SHARE_TAG)
+            else:
+                return
+            await asyncio.sleep(0.1)
+
     async def _late_share(self, sandbox: Sandbox, mounts: Sequence[ShareMount]) -> None:
         row, path = sandbox.row, sandbox.machine.share_socket
-        if path is None:
-            raise Conflict(NO_SHARE)
         folders = [folder for folder in self._cgroups.folders(row.id) if folder.is_dir()]
         await self._shares.start(row.id, row.uid, mounts, folders, path)
         row.share = self._shares.server(row.id)

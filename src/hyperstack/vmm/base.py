@@ -145,11 +145,8 @@ class Machine(Protocol):
         ...
 
     @property
-    def share_socket(self) -> Path | None:
-        """Where a share's server has to listen for the running guest to get a share it has not.
-
-        None if it can get none.
-        """
+    def share_socket(self) -> Path:
+        """Where a share's server has to listen for the running guest to get a share it has not."""
         ...
 
     def layer(self, name: str) -> Source:
@@ -174,6 +171,10 @@ class Machine(Protocol):
 
     async def recover(self, disks: Sequence[str], nics: Sequence[str]) -> None:
         """Take these away unless the record knows them: a daemon died while it was adding them."""
+        ...
+
+    async def add_share(self, tag: str) -> None:
+        """Give the running guest the share of the server at ``share_socket``, if it has none."""
         ...
 
     async def add_nic(self, tap: Tap) -> None:

@@ -47,15 +47,20 @@ def test_nothing_of_a_guests_makes_an_option(tmp_path: Path) -> None:
     assert sum(word.count("a,b=c") for word in argv if not word.startswith("{")) == 0
 
 
-def test_memory_is_a_shared_file_only_where_a_file_server_needs_it(tmp_path: Path) -> None:
-    def memory(spec: MachineSpec) -> str:
+def test_memory_is_a_file_that_a_file_server_can_share_now_or_later(tmp_path: Path) -> None:
+    for changes in ({}, {"share_socket": None, "share_tag": ""}):
+        spec = make_spec(tmp_path, **changes)
         argv = command.command_line(spec, Runtime.TCG, _slots(spec))
-        return argv[argv.index("-object") + 1]
+        memory = argv[argv.index("-object") + 1]
+        assert memory.startswith("memory-backend-memfd,id=memory,")
+        assert ",share=on," in memory
 
-    assert memory(make_spec(tmp_path)).startswith("memory-backend-memfd,id=memory,")
-    assert ",share=on," in memory(make_spec(tmp_path))
-    alone = memory(make_spec(tmp_path, share_socket=None, share_tag=""))
-    assert alone == "memory-backend-ram,id=memory,size=524288K,merge=off,dump=off"
+
+def test_a_share_that_comes_later_has_a_place_that_no_card_takes() -> None:
+    late = devices.late_share("share")
+    assert (late["bus"], late["addr"]) == (devices.NIC_BRIDGE, "1f.0")
+    last = devices.bridged_nic(Tap(name="t", mac="m"), devices.MAX_NICS)
+    assert last["addr"] == "1e.0"
 
 
 def test_formats_are_said_and_read_only_files_are_opened_so(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_every_disk_and_layer_has_an_address_of_its_own() -> None:
     [
         (devices.MAX_LAYERS + 1, 0, 0, "more than 184 layers"),
         (0, devices.MAX_DISKS + 1, 0, "more than 62 disks"),
-        (0, 0, devices.MAX_NICS + 1, "more than 31 network cards"),
+        (0, 0, devices.MAX_NICS + 1, "more than 30 network cards"),
     ],
 )
 def test_more_than_there_is_room_for_is_refused(

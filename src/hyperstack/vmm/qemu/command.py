@@ -60,7 +60,7 @@ EMULATED_KERNEL = (
 
 def command_line(spec: MachineSpec, runtime: Runtime, slots: dict[str, int]) -> tuple[str, ...]:
     """Return QEMU's argv in its jail; *slots* number the disks and NICs."""
-    words = [*_base(runtime, spec.memory, spec.cpus, shared=spec.share_socket is not None)]
+    words = [*_base(runtime, spec.memory, spec.cpus, shared=True)]
     words += ["-chardev", f"socket,id=qmp,fd={QMP_FD},server=on,wait=off", "-qmp", "chardev:qmp"]
     words += _option("netdev", devices.tap_backend(spec.agent_tap))
     words += _agent_nic(spec.agent_tap)
@@ -122,7 +122,7 @@ def _memory(size: int, *, shared: bool) -> str:
     kind = "memfd,share=on" if shared else "ram"
     driver, _, share = kind.partition(",")
     words = [f"memory-backend-{driver}", "id=memory", f"size={size >> 10}K"]
-    # A file server outside the VMM reads and writes the guest's memory.
+    # A file server outside the VMM reads and writes the guest's memory, from the start or later.
     words += [share] if share else []
     return ",".join((*words, "merge=off", "dump=off"))
 
@@ -158,18 +158,8 @@ def _balloon() -> Options:
 
 def _share(tag: str) -> tuple[str, ...]:
     return (
-        *("-chardev", f"socket,id=share,path={devices.SHARE_SOCKET}"),
-        *_option(
-            "device",
-            {
-                "driver": "vhost-user-fs-pci",
-                "chardev": "share",
-                "tag": tag,
-                "bus": "pcie.0",
-                "addr": devices.SHARE_ADDRESS,
-                "queue-size": devices.SHARE_QUEUE,
-            },
-        ),
+        *("-chardev", f"socket,id={devices.SHARE},path={devices.SHARE_SOCKET}"),
+        *_option("device", devices.share_device(tag)),
     )
 
 

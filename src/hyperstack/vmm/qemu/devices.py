@@ -29,9 +29,14 @@ FUNCTIONS = 8
 MAX_LAYERS = (LAST_LAYER - FIRST_LAYER + 1) * FUNCTIONS
 PER_BRIDGE = 31
 """Slots 1 to 31; a bridge may keep slot 0 for itself."""
-MAX_NICS = PER_BRIDGE
+MAX_NICS = PER_BRIDGE - 1
+"""The last slot of their bridge is that of a share which comes while the machine runs."""
 MAX_DISKS = PER_BRIDGE * len(DISK_BRIDGES)
+SHARE = "share"
+"""The id of the share's device and of the connection to its server."""
 SHARE_SOCKET = "/run/fs.sock"
+LATE_SHARE = "fs.sock"
+"""Name, in the folder of disks, of the socket of a share that a running machine gets."""
 SHARE_QUEUE = 1024
 BALLOON = "balloon"
 
@@ -188,3 +193,28 @@ def bridge(name: str) -> Options:
         "mem-reserve": 1 << 20,
         "pref64-reserve": 1 << 20,
     }
+
+
+def share_device(tag: str, bus: str = "pcie.0", address: str = SHARE_ADDRESS) -> Options:
+    """Return the device through which a guest has its share."""
+    return {
+        "driver": "vhost-user-fs-pci",
+        "id": SHARE,
+        "chardev": SHARE,
+        "tag": tag,
+        "bus": bus,
+        "addr": address,
+        "queue-size": SHARE_QUEUE,
+    }
+
+
+def late_share(tag: str) -> Options:
+    """Return the device of a share that comes while the machine runs."""
+    return share_device(tag, NIC_BRIDGE, f"{PER_BRIDGE:x}.0")
+
+
+def late_share_server() -> Options:
+    """Return the connection to its server, as ``chardev-add`` takes it."""
+    address = {"type": "unix", "data": {"path": f"/disks/{LATE_SHARE}"}}
+    backend = {"type": "socket", "data": {"addr": address, "server": False}}
+    return {"id": SHARE, "backend": backend}

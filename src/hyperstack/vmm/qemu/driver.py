@@ -133,7 +133,7 @@ class QemuDriver:
         writer = console.writer()
         try:
             jailed = self._jail(spec, slots, writer, monitor)
-            return await launching.start(jailed, self._kit.jail)
+            return await jail.launch(jailed, self._kit.jail)
         except BaseException:
             (spec.run_dir / MONITOR).unlink(missing_ok=True)
             raise

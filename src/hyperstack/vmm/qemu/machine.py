@@ -54,9 +54,9 @@ class QemuMachine(RunningMachine):
             raise GuestError(f"the virtual machine did not {what} within {TIMEOUT:.0f} s") from None
 
     @property
-    def share_socket(self) -> None:
-        """A share is there from the start, or never."""
-        return None
+    def share_socket(self) -> Path:
+        """Where the server of a share listens that ``add_share`` is to plug in."""
+        return self._disks / devices.LATE_SHARE
 
     # Disks and NICs
 
@@ -169,6 +169,27 @@ class QemuMachine(RunningMachine):
                         await monitor.execute("netdev_del", id=backend["id"])
                     raise
             self._take(key, slot)
+
+    async def add_share(self, tag: str) -> None:
+        """Plug in a share whose server listens at ``share_socket``. Raises GuestError.
+
+        A machine of an earlier release, whose memory nobody else can see, can have none.
+        """
+        await _to_its_end(self._plug_share(tag))
+
+    async def _plug_share(self, tag: str) -> None:
+        async with self._changing, self._monitor("take a share") as monitor:
+            if await _present(monitor, devices.SHARE):
+                return
+            with contextlib.suppress(GuestError):  # what a dead daemon left of its try
+                await monitor.execute("chardev-remove", id=devices.SHARE)
+            await monitor.send("chardev-add", devices.late_share_server())
+            try:
+                await monitor.send("device_add", devices.late_share(tag))
+            except GuestError:
+                with contextlib.suppress(GuestError):
+                    await monitor.execute("chardev-remove", id=devices.SHARE)
+                raise
 
     async def remove_nic(self, name: str) -> None:
         """Take a network card away. Raises GuestError if the guest does not let go of it."""

@@ -54,6 +54,9 @@ class UmlMachine(RunningMachine):
         """Where the kernel looks for a share's server when it binds the device that it lacked."""
         return self._disks / command.LATE_SHARE
 
+    async def add_share(self, tag: str) -> None:
+        """Do nothing: the device was there from the start, and the agent binds it anew."""
+
     # Disks and NICs
 
     def layer(self, name: str) -> Source:
