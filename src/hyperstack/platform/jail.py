@@ -14,12 +14,13 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-from hyperstack.errors import InternalError
+from hyperstack.errors import HyperError, InternalError
 from hyperstack.platform.filters import Program, filter_file
 from hyperstack.platform.process import CLEAN_ENVIRONMENT, Completed, ProcessHandle, open_process
 
@@ -137,9 +138,26 @@ async def launch(spec: JailSpec, launcher: Path) -> ProcessHandle:
     """Start the program and return it once it has been executed.
 
     *launcher* is the jail's binary, ``Kit.jail``. Raises InternalError with the launcher's sentence
-    if a wall could not be built or the program not be executed; nothing is left then.
+    if a wall could not be built or the program not be executed; nothing is left then, nor if the
+    caller is cancelled.
     """
-    return await asyncio.to_thread(launch_blocking, spec, launcher)
+    return await held(asyncio.to_thread(launch_blocking, spec, launcher))
+
+
+async def held(launching: Coroutine[Any, Any, ProcessHandle]) -> ProcessHandle:
+    """Await a launch; whoever is cancelled meanwhile leaves no process."""
+    started = asyncio.ensure_future(launching)
+    try:
+        return await asyncio.shield(started)
+    except asyncio.CancelledError:
+        # The launcher can't be interrupted half way: take what it made, and end it.
+        try:
+            process = await started
+            await process.kill()
+            process.close()
+        except HyperError as error:
+            log.debug("a cancelled launch failed by itself: %s", error)
+        raise
 
 
 def launch_blocking(spec: JailSpec, launcher: Path) -> ProcessHandle:

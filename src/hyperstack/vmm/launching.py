@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperstack.errors import GuestError, HyperError
-from hyperstack.platform import jail
 from hyperstack.platform.process import ProcessHandle, open_process
 from hyperstack.vmm import files
 from hyperstack.vmm.base import MachineRecord, MachineSpec, Runtime
@@ -79,22 +77,6 @@ async def launch(
         memory=spec.memory,
     )
     return Launched(record=record, process=process, console=console)
-
-
-async def start(spec: jail.JailSpec, launcher: Path) -> ProcessHandle:
-    """Start a jailed VMM; whoever is cancelled meanwhile leaves none. Raises InternalError."""
-    started = asyncio.ensure_future(jail.launch(spec, launcher))
-    try:
-        return await asyncio.shield(started)
-    except asyncio.CancelledError:
-        # The launcher can't be interrupted half way: take what it made, and end it.
-        try:
-            process = await started
-            await process.kill()
-            process.close()
-        except HyperError as error:
-            log.debug("a cancelled launch failed by itself: %s", error)
-        raise
 
 
 def adopt(record: MachineRecord) -> Launched | None:

@@ -25,7 +25,7 @@ from hyperstack.platform.filters import Program
 from hyperstack.platform.process import ProcessHandle, open_process
 from hyperstack.vmm.base import Runtime
 from hyperstack.vmm.console import Console
-from hyperstack.vmm.launching import DEVICES, start
+from hyperstack.vmm.launching import DEVICES
 from hyperstack.vmm.qemu import command, verdict
 from hyperstack.vmm.qemu.driver import KVM, MAX_THREADS, unusable
 from hyperstack.vmm.qemu.verdict import Verdict
@@ -84,7 +84,7 @@ async def boot(config: Config, kit: Kit, runtime: Runtime, timeout: float) -> st
         console.open()
         writer = console.writer()
         try:
-            process = await start(_jail(config, kit, runtime, writer), kit.jail)
+            process = await jail.launch(_jail(config, kit, runtime, writer), kit.jail)
         finally:
             os.close(writer)
         try:

@@ -63,7 +63,8 @@ class Share:
         InternalError if virtiofsd can't be started; nothing is left then.
         """
         path = path or self._config.sandbox_run_dir(sandbox) / SOCKET
-        self._servers[sandbox] = await asyncio.to_thread(self._start, path, uid, mounts, cgroups)
+        starting = asyncio.to_thread(self._start, path, uid, mounts, cgroups)
+        self._servers[sandbox] = await jail.held(starting)
         return path
 
     def _start(

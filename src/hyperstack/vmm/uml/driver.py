@@ -115,7 +115,7 @@ class UmlDriver:
     ) -> ProcessHandle:
         writer = console.writer()
         try:
-            return await launching.start(self._jail(spec, slots, writer), self._kit.jail)
+            return await jail.launch(self._jail(spec, slots, writer), self._kit.jail)
         finally:
             os.close(writer)
 
