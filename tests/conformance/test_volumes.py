@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,7 +194,7 @@ def test_requests_about_volumes_are_answered_as_by_engine_28(host: Host) -> None
             400,
             'missing required option: "device"',
         ),
-        ({"Name": "vo2", "ClusterVolumeSpec": {}}, 201, ""),
+        ({"Name": "vo2", "ClusterVolumeSpec": {}}, 503, "not a swarm manager"),
         ({"Name": "vo3", "ClusterVolumeSpec": {"Group": "g"}}, 503, "not a swarm manager"),
     ):
         found = ask(host, "POST", create, body)
@@ -261,3 +262,13 @@ def test_a_mount_in_proc_is_refused_in_the_words_of_runc(host: Host, tmp_path: P
         assert words in done.err
     (tmp_path / "told").write_text("7.00 7.00\n")
     assert run(host, "-v", f"{tmp_path}/told:/proc/uptime", "cat /proc/uptime") == "7.00 7.00\n"
+
+
+def test_a_copy_from_a_container_that_does_not_run_tells_of_its_volumes(host: Host) -> None:
+    host.docker("create", "--name", "still", "-v", "told:/x:ro", "busybox")
+    begun = time.time()
+    host.docker("cp", "still:/x", "-")
+    words = '{{.Action}} {{.Actor.ID}} {{index .Actor.Attributes "read/write"}}'
+    told = host.docker("events", "--since", str(begun), "--until", str(time.time()), "--filter",
+                       "type=volume", "--format", words).out  # fmt: skip
+    assert told.split() == ["mount", "told", "false", "unmount", "told"]

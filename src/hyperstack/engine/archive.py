@@ -14,7 +14,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from hyperstack.engine import claims, rooms, runtimes
+from hyperstack.engine import claims, rooms, runtimes, volumes
 from hyperstack.engine.core import Core
 from hyperstack.engine.refusals import damaged_root
 from hyperstack.engine.sandbox import Sandbox
@@ -43,11 +43,14 @@ QUIET = 120.0
 
 
 @contextlib.asynccontextmanager
-async def reach(core: Core, container: Container, *, mounted: bool) -> AsyncIterator[Sandbox]:
+async def reach(
+    core: Core, container: Container, *, mounted: bool, told: bool = True
+) -> AsyncIterator[Sandbox]:
     """Give a sandbox whose agent has the container's root mounted: its own, or a service one.
 
-    *mounted*: volumes and bind mounts are to be seen too, which is what cp wants and export not.
-    The container's lock is held as long as it is a service one, and free otherwise.
+    *mounted*: volumes and bind mounts are to be seen too, which is what cp wants and export not;
+    *told*: with events of it. The container's lock is held as long as it is a service one, and free
+    otherwise.
     """
     await core.settled(container.id)
     live = core.live.get(container.id)
@@ -57,9 +60,13 @@ async def reach(core: Core, container: Container, *, mounted: bool) -> AsyncIter
             if live is None:
                 try:
                     sandbox = await service(core, container, mounted=mounted)
+                    if mounted and told:
+                        volumes.mounted(core, container)
                     try:
                         yield sandbox
                     finally:
+                        if mounted and told:
+                            volumes.unmounted(core, container)
                         await core.sandboxes.end(sandbox, clean=True)
                 finally:
                     await core.volumes.release(container.mounts, container.id)

@@ -83,7 +83,7 @@ async def _fill_by_others(core: Core, container: Container, mount: MountState) -
         return
     for other in list(_before(core, container, mount.name)):
         try:
-            async with archive.reach(core, other, mounted=True):
+            async with archive.reach(core, other, mounted=True, told=False):
                 pass  # that its mounts are there is all
         except HyperError as error:
             log.warning("container %s can't fill volume %s: %s", other.name, mount.name, error)

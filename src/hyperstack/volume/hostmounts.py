@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from hyperstack.errors import InternalError
 from hyperstack.volume.options import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, SHARES, HostMount
@@ -39,7 +40,7 @@ class HostMounts:
 
     def __init__(self) -> None:
         self._holders: dict[str, set[str]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def hold(self, name: str, holder: str, mount: HostMount, target: Path) -> None:
         """Have volume *name* mounted at *target* for container *holder*. Raises HyperError."""
@@ -72,6 +73,8 @@ class HostMounts:
 
 async def _mount(mount: HostMount, target: Path) -> None:
     failed = f"error while mounting volume '{target}': "
+    if not mount.device:
+        raise InternalError(f"{failed}missing device in volume options")
     if server := mount.server:
         try:
             mount = mount.at(await _in_thread(lambda: _address(server)))

@@ -117,6 +117,27 @@ def test_what_the_kernel_refused_is_told_without_the_password() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "server", "device", "data"),
+    [
+        ({"type": "nfs", "device": ":/x", "o": "addr=h,rw"}, "h", ":/x", "addr=9.8.7.6"),
+        ({"type": "nfs", "device": "h:/x", "o": "vers=4"}, "", "h:/x", "vers=4"),
+        ({"type": "cifs", "device": "//h/x/h", "o": "a=h"}, "h", "//9.8.7.6/x/h", "a=h"),
+        ({"type": "cifs", "device": "//h/x", "o": "addr=g"}, "g", "//h/x", "addr=9.8.7.6"),
+        ({"type": "tmpfs", "device": "//h/x", "o": "addr=h"}, "", "//h/x", "addr=h"),
+    ],
+)
+def test_a_servers_address_stands_where_docker_puts_it(
+    options: dict[str, str], server: str, device: str, data: str
+) -> None:
+    mount = host_mount(options)
+    assert mount is not None
+    assert mount.server == server
+    if server:
+        mount = mount.at("9.8.7.6")
+    assert (mount.device, mount.data) == (device, data)
+
+
 async def test_no_disk_is_mounted_for_a_volume(volumes: LocalVolumes) -> None:
     await volumes.create("data", options={"type": "ext4", "device": "/dev/null"})
     with pytest.raises(NotImplementedHere, match="the host reads no disk"):
