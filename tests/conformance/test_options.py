@@ -57,6 +57,22 @@ def test_a_machine_runs_where_cpuset_says_and_moves_with_an_update(host: Host) -
     assert cpus() == "0"
 
 
+@pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["plain", "privileged"])
+def test_a_profile_of_system_calls_is_in_force(
+    host: Host, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW",'
+        ' "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
+    done = host.docker(
+        "run", "--rm", *options, "--security-opt", f"seccomp={profile}", "busybox", "mkdir", "/x",
+        check=False,
+    )  # fmt: skip
+    assert "Operation not permitted" in done.err
+
+
 def test_what_no_guest_has_is_dropped_with_dockers_warning(host: Host) -> None:
     done = host.docker(
         "run", "--rm", "--blkio-weight", "300", "--oom-kill-disable", "--memory-swappiness", "5",
