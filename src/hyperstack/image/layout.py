@@ -114,8 +114,9 @@ def _from_manifest_json(archive: Archive) -> list[Found]:
     except msgspec.ValidationError as error:
         raise InvalidParameter(_mismatch(data, error)) from error
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        cut = "unexpected EOF" if data.strip() else "EOF"
         raise InvalidParameter(
-            "unexpected EOF" if "truncated" in str(error) else f"invalid manifest.json: {error}"
+            cut if "truncated" in str(error) else f"invalid manifest.json: {error}"
         ) from error
     if len(items) > MAX_IMAGES:
         raise InvalidParameter(f"the archive has more than {MAX_IMAGES} images")

@@ -27,6 +27,10 @@ from hyperstack.image.sparse import FrontMap
 from hyperstack.image.tarfmt import BLOCK, Header
 
 MAX_ENTRIES = 2_000_000
+MAX_KEPT = 256 << 20
+"""Bytes of memory for the names of a layer's folders and links, which are remembered to its end."""
+_PER_NAME = 100
+"""Bytes that a name takes in memory beside its own."""
 WHITEOUT = b".wh."
 META = b".wh..wh."
 OPAQUE = b".wh..wh..opq"
@@ -56,6 +60,7 @@ class TarScanner:
         self._pax: dict[bytes, bytes] = {}
         self._long: dict[int, bytes] = {}
         self._folders = {b""}
+        self._kept = 0
         self._links = Links(self._folders)
         self._holes: list[tuple[bool, int]] = []
         """What is left of a sparse file: whether it is data, and bytes; the next one at the end."""
@@ -239,9 +244,10 @@ class TarScanner:
     def _note(self, path: bytes, header: Header) -> None:
         if header.type == tarfmt.DIRECTORY:
             self._links.discard(path)
-            self._folders.add(path)
+            self._add_folder(path)
             return
         if header.type == tarfmt.SYMLINK:
+            self._keep(len(path) + len(header.link))
             self._links.add(path, header.link)
         else:
             self._links.discard(path)
@@ -329,8 +335,20 @@ class TarScanner:
             missing.append(parent)
             parent = parent.rpartition(b"/")[0]
         for folder in reversed(missing):
-            self._folders.add(folder)
+            self._add_folder(folder)
             out.append(tarfmt.make(folder + b"/", kind=tarfmt.DIRECTORY, mode=0o755))
+
+    def _add_folder(self, path: bytes) -> None:
+        if path not in self._folders:
+            self._keep(len(path))
+            self._folders.add(path)
+
+    def _keep(self, size: int) -> None:
+        self._kept += size + _PER_NAME
+        if self._kept > MAX_KEPT:
+            raise InvalidParameter(
+                f"the names of the layer's folders and links are over {MAX_KEPT >> 20} MiB"
+            )
 
 
 def _clean(name: bytes) -> bytes:

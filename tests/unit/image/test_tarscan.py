@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperstack.errors import InvalidParameter
-from hyperstack.image import tarfmt
+from hyperstack.image import tarfmt, tarscan
 from hyperstack.image.tarscan import TarScanner
 
 Build = Callable[[tarfile.TarFile], None]
@@ -200,6 +200,23 @@ def test_too_many_entries_are_refused() -> None:
 
     with pytest.raises(InvalidParameter, match="more than 10 entries"):
         scan(made(build), scanner=TarScanner(max_entries=10))
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.REGTYPE])
+def test_the_names_that_are_remembered_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(tarscan, "MAX_KEPT", 1 << 20)
+
+    with pytest.raises(InvalidParameter, match="the names of the layer's folders and links"):
+        scan(made(lambda tar: many(tar, kind)))
+
+
+def many(tar: tarfile.TarFile, kind: bytes) -> None:
+    for number in range(2000):
+        name = f"{'a' * 200}/{'b' * 200}/{number:0200}"
+        link = "c" * 2000 if kind == tarfile.SYMTYPE else ""
+        entry(tar, f"{name}/f" if kind == tarfile.REGTYPE else name, kind, link=link)
 
 
 def test_noise_is_no_tar() -> None:
