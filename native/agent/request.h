@@ -32,7 +32,7 @@ request_fn handle_root_mount, handle_container_start, handle_exec, handle_freeze
     handle_trim, handle_file_write, handle_dns_answer;
 /* core side */
 request_fn handle_setup, handle_signal, handle_resize, handle_list, handle_release, handle_poweroff,
-    handle_ping, handle_owner, handle_archive_stat, handle_archive_get, handle_archive_put, handle_changes,
-    handle_export, handle_socket_answer;
+    handle_ping, handle_owner, handle_archive_stat, handle_archive_get, handle_archive_put,
+    handle_changes, handle_export, handle_socket_answer;
 
 #endif

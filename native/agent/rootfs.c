@@ -57,8 +57,8 @@ static int real_folder(const char *path, struct failure *failure)
     }
     if (S_ISDIR(found.st_mode))
         return 0;
-    return fail(failure, STAGE_MOUNT, ENOTDIR, "filesystem \"%s\" must be mounted on ordinary directory",
-                path);
+    return fail(failure, STAGE_MOUNT, ENOTDIR,
+                "filesystem \"%s\" must be mounted on ordinary directory", path);
 }
 
 static int put_named(const char *name, const char *type, const char *target, unsigned long flags,

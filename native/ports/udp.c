@@ -44,7 +44,8 @@ static void flow_ready(struct watched *self, uint32_t events)
     if (size < 0)
         return; /* nobody listens in the container (yet) */
     flow->used = now();
-    sendto(flow->listener->fd, datagram, (size_t)size, 0, (struct sockaddr *)&flow->client, flow->client_size);
+    sendto(flow->listener->fd, datagram, (size_t)size, 0, (struct sockaddr *)&flow->client,
+           flow->client_size);
 }
 
 static struct flow *find(struct listener *listener, struct sockaddr_storage *client, socklen_t size)
@@ -53,7 +54,8 @@ static struct flow *find(struct listener *listener, struct sockaddr_storage *cli
     for (struct flow *flow = flows; flow < flows + MAX_FLOWS; flow++) {
         if (!flow->listener)
             spare = flow;
-        else if (flow->listener == listener && flow->client_size == size && !memcmp(&flow->client, client, size))
+        else if (flow->listener == listener && flow->client_size == size &&
+                 !memcmp(&flow->client, client, size))
             return flow;
         else if (flow->used < oldest->used)
             oldest = flow;
@@ -69,7 +71,8 @@ static struct flow *find(struct listener *listener, struct sockaddr_storage *cli
         close(fd);
         return NULL;
     }
-    *spare = (struct flow){.watched = {flow_ready}, .listener = listener, .fd = fd, .client_size = size};
+    *spare = (struct flow){
+        .watched = {flow_ready}, .listener = listener, .fd = fd, .client_size = size};
     memcpy(&spare->client, client, size);
     watch(fd, EPOLLIN, &spare->watched, EPOLL_CTL_ADD);
     flow_count++;
@@ -82,7 +85,8 @@ void udp_receive(struct watched *self, uint32_t events)
     struct sockaddr_storage client = {0};
     socklen_t size = sizeof client;
     (void)events;
-    ssize_t got = recvfrom(listener->fd, datagram, sizeof datagram, 0, (struct sockaddr *)&client, &size);
+    ssize_t got =
+        recvfrom(listener->fd, datagram, sizeof datagram, 0, (struct sockaddr *)&client, &size);
     if (got < 0)
         return;
     struct flow *flow = find(listener, &client, size);

@@ -1,6 +1,7 @@
 /* The archive code from the command line, for tests against other programs:
  * archive_tool stat ROOT PATH | get ROOT PATH | put ROOT PATH FLAGS | export ROOT |
- * diff UPPER LOWER... (SINCE in the environment: ns) | changes UPPER LOWER... A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
+ * diff UPPER LOWER... (SINCE in the environment: ns) | changes UPPER LOWER...
+ * A failure prints "errno NUMBER: DETAIL" on stderr and gives status 1. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
