@@ -287,6 +287,8 @@ class MountState(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     read_write: bool = True
     propagation: str = ""
+    implied: bool = False
+    """The propagation was not asked for: Docker's for a bind that shows the data root."""
     no_copy: bool = False
     subpath: str = ""
     anonymous: bool = False

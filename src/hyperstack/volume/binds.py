@@ -49,7 +49,10 @@ async def resolve_mounts(
     volumes.claim(inherited, holder)  # before anything is waited for
     found = {mount.destination: mount for mount in inherited}
     asked: set[str] = set()
-    for mount in map(parse_bind, host.binds):
+    for spec in host.binds:
+        mount = parse_bind(spec)
+        given = mount.propagation in mount.mode.split(",")
+        mount = _beside_the_root(mount, volumes.data_root, given=given)
         _claim(asked, mount.destination, mount.destination)
         found[mount.destination] = mount
     for target in host.tmpfs:
@@ -58,6 +61,7 @@ async def resolve_mounts(
     for wish in host.mounts:
         # A source may lie on a file system whose server is silent.
         mount = await asyncio.to_thread(from_mount, wish)
+        mount = _beside_the_root(mount, volumes.data_root, given=bool(wish.propagation))
         _claim(asked, mount.destination, wish.target)
         found[mount.destination] = mount
     for target in config.volumes:
@@ -73,6 +77,26 @@ def _claim(asked: set[str], destination: str, told: str) -> None:
     if destination in asked:
         raise InvalidParameter(f"Duplicate mount point: {told}")
     asked.add(destination)
+
+
+def _beside_the_root(mount: MountState, root: str, *, given: bool) -> MountState:
+    """Give a bind that shows the data root, or lies in it, Docker's propagation unless *given*.
+
+    Raises InvalidParameter for another one (moby's ``validateBindDaemonRoot``, which compares
+    beginnings of names).
+    """
+    beside = root.startswith(mount.source) or mount.source.startswith(root)
+    if mount.type != "bind" or not beside:
+        return mount
+    if not given:
+        return replace(mount, propagation="rslave", implied=True)
+    if mount.propagation in ("rslave", "rshared"):
+        return mount
+    raise InvalidParameter(
+        'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount '
+        f'source is within the daemon root, daemon root: "{root}", bind mount source: '
+        f'"{mount.source}", propagation: "{mount.propagation}"'
+    )
 
 
 def _inherited(specs: Iterable[str], containers: Containers) -> list[MountState]:

@@ -89,6 +89,7 @@ class LocalVolumes:
     """
 
     def __init__(self, config: Config, db: Database, events: EventBus) -> None:
+        self.data_root = str(config.data_root)
         self._root = config.data_root / "volumes"
         self._db = db
         self._events = events

@@ -36,7 +36,7 @@ def bind_source(mount: MountState) -> Path:
     if error is not None:
         raise error
     _check_recursion(mount)
-    if mount.propagation in _SHARED | _SLAVE:
+    if mount.propagation in _SHARED | _SLAVE and not mount.implied:
         _check_propagation(mount)
     return source
 
@@ -48,7 +48,7 @@ def make_source(source: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
             return  # something is there, or in the way, as the mount will tell
     else:
         return

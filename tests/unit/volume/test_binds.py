@@ -260,3 +260,20 @@ async def test_nobody_removes_what_a_container_in_the_making_has(volumes: LocalV
     await volumes.settle(ContainerId("new"))
     await volumes.drop_anonymous(made.values())
     assert [volume.name for volume in volumes.all()] == ["named"]
+
+
+async def test_a_bind_that_shows_the_data_root_has_dockers_propagation(
+    volumes: LocalVolumes, tmp_path: Path
+) -> None:
+    for source in ("/", str(tmp_path), f"{tmp_path}/volumes"):
+        made = (await resolve(volumes, HostConfig(binds=(f"{source}:/x",))))["/x"]
+        assert made.propagation == "rslave"
+        assert await volumes.mount_source(made, ContainerId("c")) == Path(source)
+        with pytest.raises(InvalidParameter, match='must use either propagation mode "rslave" or'):
+            await resolve(volumes, HostConfig(binds=(f"{source}:/x:private",)))
+    asked = (await resolve(volumes, HostConfig(binds=("/:/x:rslave",))))["/x"]
+    assert (asked.propagation, asked.implied) == ("rslave", False)
+    wish = MountPoint(type="bind", source="/", target="/x")
+    assert (await resolve(volumes, HostConfig(mounts=(wish,))))["/x"].propagation == "rslave"
+    other = (await resolve(volumes, HostConfig(binds=("/etc:/x",))))["/x"]
+    assert other.propagation == "rprivate"
