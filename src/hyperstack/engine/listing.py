@@ -9,6 +9,7 @@ from hyperstack.engine.core import Core
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import short
 from hyperstack.model import Container, PortBinding, Status
+from hyperstack.pattern import found
 
 Filters = dict[str, list[str]]
 Test = Callable[[Container], bool]
@@ -28,9 +29,9 @@ def list_containers(core: Core, *, all_: bool, limit: int, filters: Filters) -> 
     tests = [make(core, filters[key]) for key, make in _TESTS.items() if filters.get(key)]
     if not (all_ or limit > 0 or filters.get("status")):
         tests.append(lambda c: c.state.status.is_up)
-    found = sorted(core.table, key=lambda c: c.created_ns, reverse=True)
-    found = [c for c in found if all(test(c) for test in tests)]
-    return found[:limit] if limit > 0 else found
+    shown = sorted(core.table, key=lambda c: c.created_ns, reverse=True)
+    shown = [c for c in shown if all(test(c) for test in tests)]
+    return shown[:limit] if limit > 0 else shown
 
 
 def label_test(values: Sequence[str]) -> Callable[[dict[str, str]], bool]:
@@ -48,11 +49,8 @@ def _id(core: Core, values: list[str]) -> Test:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Tell whether a filter of names or ids means *text*: an expression, or how it begins."""
-    try:
-        return bool(re.search(pattern, text)) or text.startswith(pattern)
-    except re.error:
-        return pattern == text
+    """Tell whether a filter of names or ids means *text*: itself, or an expression for it."""
+    return pattern == text or found(pattern, text) is True
 
 
 def _name(core: Core, values: list[str]) -> Test:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.listing import Filters, label_test
+from hyperstack.engine.listing import Filters, label_test, matches
 from hyperstack.engine.table import Table
 from hyperstack.errors import Conflict, InvalidParameter
 from hyperstack.ids import ContainerId
@@ -151,10 +150,7 @@ class VolumeService:
 def _named(name: str, patterns: list[str]) -> bool:
     if not patterns:
         return True
-    try:
-        return any(re.search(pattern, name) for pattern in patterns)
-    except re.error:
-        return any(pattern in name for pattern in patterns)
+    return any(matches(pattern, name) for pattern in patterns)
 
 
 def _dangling(values: list[str]) -> bool:
