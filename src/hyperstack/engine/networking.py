@@ -16,7 +16,7 @@ import msgspec
 from hyperstack.engine import links, wishes
 from hyperstack.engine.core import Core
 from hyperstack.engine.sandbox import Sandbox
-from hyperstack.errors import HyperError, InvalidParameter, NotFound
+from hyperstack.errors import Forbidden, HyperError, InvalidParameter, NotFound
 from hyperstack.guest import messages
 from hyperstack.ids import NetworkId, new_id
 from hyperstack.model import Container, EndpointSettings, EndpointState, PortBinding
@@ -34,6 +34,9 @@ HOST_MODE = (
 )
 
 
+NO_NETWORK = "cannot create endpoint on configuration-only network"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plugged:
     """What a container got: taps for its machine, the rest for its agent and its row."""
@@ -46,6 +49,8 @@ class Plugged:
     dns: bool = False
     env: tuple[str, ...] = ()
     """Variables of linked containers."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Kernel parameters of the interfaces."""
 
 
 Pair = tuple[Endpoint, Network]
@@ -60,6 +65,7 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
     networks = _resolve(core, container)
     env = links.environment(core, container)
     pairs: list[Pair] = []
+    sysctls: dict[str, str] = {}
     publishing = _publishing(networks)
     for network, wish in networks:
         if network.is_bridge:
@@ -75,7 +81,9 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
                     interface=wishes.interface(wish, network, taken),
                     publish=network is publishing,
                 )
-                pairs.append((await core.networks.attach(attachment, announce=False), network))
+                endpoint = await core.networks.attach(attachment, announce=False)
+                pairs.append((endpoint, network))
+                sysctls |= wishes.sysctls(wish, endpoint.interface)
             except HyperError as error:
                 raise _not_set_up(error) from error
     for parent in links.parents(core, container):
@@ -91,6 +99,7 @@ async def plug(core: Core, container: Container, sandbox_id: str, uid: int) -> P
         files=_files(core, container, pairs),
         dns=True,
         env=env,
+        sysctls=sysctls,
     )
 
 
@@ -160,6 +169,8 @@ def _resolve(core: Core, container: Container) -> list[tuple[Network, EndpointSe
     try:
         _check_same(core, container)
         found = [(core.networks.get(name), wish) for name, wish in container.networks.items()]
+        if any(network.config_only for network, _ in found):
+            raise Forbidden(NO_NETWORK)
     except HyperError as error:
         raise _not_set_up(error) from error
     if any(network.driver == "host" for network, _ in found):
@@ -195,8 +206,11 @@ def _not_set_up(error: HyperError) -> HyperError:
 
 
 def _publishing(networks: Sequence[tuple[Network, EndpointSettings]]) -> Network | None:
-    """Return the network on which ports are published: the first that leads outside."""
-    return next((n for n, _ in networks if n.is_bridge and not n.internal), None)
+    """Return the network on which ports are published: the one of the default route."""
+    outside = [n for n, _ in networks if n.is_bridge and not n.internal]
+    both = (n for n in outside if n.enable_ipv4 and n.enable_ipv6)
+    four = (n for n in outside if n.enable_ipv4)
+    return next(both, None) or next(four, None) or next(iter(outside), None)
 
 
 def attachment_of(
@@ -226,6 +240,7 @@ def attachment_of(
         ipv4=wish.ipv4_address,
         ipv6=wish.ipv6_address,
         mac=wish.mac_address,
+        link_local=wishes.link_local(wish),
         wants=wanted,
         exposed=exposed,
     )
@@ -243,6 +258,7 @@ def wanted_ports(
         publish_all=container.host.publish_all_ports,
         default_address=network.options.get(HOST_BINDING) or core.config.default_publish_address,
         ipv6=host.speaks_ipv6(),
+        routed=[version for version in (4, 6) if network.mode(version) == "routed"],
     )
     published = {f"{want.port}/{want.protocol}" for want in wanted}
     exposed = map(ports.named, exposed_ports)
@@ -255,14 +271,17 @@ def tap_of(core: Core, endpoint: Endpoint, network: Network) -> Tap:
 
 
 def _gateways(pairs: Sequence[Pair]) -> dict[int, str]:
-    """Return, by IP version, the id of the endpoint that has the default route."""
+    """Return, by IP version, the id of the endpoint that has the default route.
+
+    As Docker: the first that leads outside by both versions has both, whatever comes before it.
+    """
     found: dict[int, str] = {}
     for endpoint, network in pairs:
-        if not network.internal:
-            if endpoint.ipv4:
-                found.setdefault(4, endpoint.id)
-            if endpoint.ipv6:
-                found.setdefault(6, endpoint.id)
+        if network.internal:
+            continue
+        if endpoint.ipv4 and endpoint.ipv6:
+            return {4: endpoint.id, 6: endpoint.id}
+        found.setdefault(4 if endpoint.ipv4 else 6, endpoint.id)
     return found
 
 
@@ -290,6 +309,7 @@ def nic_of(
         pool = network.pool(version)
         if address and pool is not None:
             addresses.append(ipam.interface(address, pool))
+    addresses += [f"{a}/{64 if ':' in a else 16}" for a in endpoint.link_local]
     return messages.Nic(
         mac=endpoint.mac,
         name=endpoint.interface,
@@ -331,9 +351,10 @@ def ports_of(endpoints: Sequence[Endpoint]) -> dict[str, tuple[PortBinding, ...]
     found: dict[str, tuple[PortBinding, ...]] = {}
     for endpoint in endpoints:
         for p in endpoint.publications:
-            binding = PortBinding(host_ip=p.host_ip, host_port=str(p.host_port))
+            binding = PortBinding(host_ip=p.host_ip, host_port=str(p.host_port or ""))
             key = f"{p.port}/{p.protocol}"
-            found[key] = (*found.get(key, ()), binding)
+            before = found.get(key, ())
+            found[key] = (*before, binding) if p.host_port else (binding, *before)
         for key in endpoint.exposed:
             found.setdefault(key, ())
     return found
@@ -425,11 +446,9 @@ def hosts_file(core: Core, container: Container, pairs: Sequence[Pair]) -> bytes
 
 
 def _host_gateways(core: Core, pairs: Sequence[Pair]) -> list[str]:
-    """Return the addresses of the host that a container reaches; the default bridge's first."""
+    """Return what ``host-gateway`` means: as Docker, the default bridge's addresses."""
     default = core.networks.book.named("bridge")
-    networks = [n for _, n in pairs]
-    if default is not None and any(not n.internal for n in networks):
-        networks = [default]
+    networks = [n for _, n in pairs] if default is None else [default]
     return [s.gateway for n in networks[:1] for s in n.subnets if s.gateway]
 
 

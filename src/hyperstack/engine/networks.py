@@ -21,6 +21,7 @@ from hyperstack.errors import (
     InternalError,
     InvalidParameter,
     NotFound,
+    NotImplementedHere,
 )
 from hyperstack.guest import messages
 from hyperstack.ids import ContainerId, EndpointId
@@ -95,7 +96,14 @@ class NetworkService:
 
     def inspect(self, reference: str) -> NetworkView:
         """Find a network by name, id or unique prefix. Raises NotFound, InvalidParameter."""
-        return self._view(self._core.networks.get(reference))
+        book = self._core.networks.book
+        matches = book.beginning(reference)
+        if len(matches) > 1 and book.named(reference) is None:
+            # The same words in another order than where a network is looked for to change it.
+            raise InvalidParameter(
+                f"{len(matches)} matches found based on ID prefix: network {reference} is ambiguous"
+            )
+        return self._view(book.network(reference))
 
     def list(self, filters: Filters) -> list[NetworkView]:
         """List networks, newest first. Raises InvalidParameter for filters Docker refuses."""
@@ -195,6 +203,10 @@ class NetworkService:
         if not network.is_bridge:
             container.state.endpoints[network.name] = networking.without_nic(network)
             return
+        if wish.driver_opts.get(wishes.SYSCTLS):
+            raise NotImplementedHere(
+                "sysctls of an endpoint are set when its container starts; this one runs already"
+            )
         taken = {endpoint.interface for endpoint in core.networks.book.of(container.id)}
         attachment = networking.attachment_of(
             core,
@@ -304,7 +316,10 @@ class NetworkService:
             wants, exposed = networking.wanted_ports(core, container, network)
             for other in filter(_has_ports, book.of(container.id)):
                 await networks.withdraw(other)
-                wants, exposed = ports.same(other.publications), other.exposed
+                if all(p.host_port for p in other.publications) and not any(
+                    w.direct for w in wants
+                ):
+                    wants, exposed = ports.same(other.publications), other.exposed
             uid = live.sandbox.row.uid
             await networks.republish(endpoint, container.name, wants, exposed, uid)
         container.state.ports = networking.ports_of(book.of(container.id))
@@ -370,10 +385,8 @@ def _check_connect(network: Network, container: Container) -> None:
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
-    if network.config_only:
-        raise Forbidden(
-            f"container cannot be connected to the configuration network {network.name}"
-        )
+    if network.config_only and up:
+        raise Forbidden(networking.NO_NETWORK)
     on = container.state.endpoints.get(network.name, EndpointState())
     if on.endpoint_id or (up and _key(container, network) is not None):
         raise Forbidden(

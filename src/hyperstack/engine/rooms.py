@@ -55,6 +55,7 @@ class Prepared:
             joins=joins,
             dns=plugged.dns,
             env=plugged.env,
+            sysctls=plugged.sysctls,
             shared=len(sandbox.row.containers) > 1,
         )
 

@@ -7,8 +7,8 @@ capabilities, limits) are those of moby's ``oci/defaults.go`` and ``daemon/oci_l
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hyperstack.engine import devices, security
 from hyperstack.engine.refusals import RUNTIME
@@ -105,6 +105,8 @@ class Rooms:
     dns: bool = False
     env: tuple[str, ...] = ()
     """Variables of linked containers; those of the container itself win."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Kernel parameters of its interfaces, beside those of the container."""
     shared: bool = False
     """Whether others are in the sandbox: the guest has to divide CPU time then."""
 
@@ -126,7 +128,7 @@ def container_message(
         namespaces=_namespaces(host) & ~shared,
         joins=rooms.joins,
         limits=limits(host, shared=rooms.shared),
-        sysctls=_sysctls(host),
+        sysctls=_sysctls(host, rooms.sysctls),
         devices=devices.nodes(host),
         masked_paths=() if host.privileged else _or(host.masked_paths, MASKED_PATHS),
         readonly_paths=() if host.privileged else _or(host.readonly_paths, READONLY_PATHS),
@@ -200,11 +202,12 @@ def cpu_time(host: HostConfig) -> tuple[int, int]:
     return max(host.cpu_quota, 0), host.cpu_period or 100_000
 
 
-def _sysctls(host: HostConfig) -> tuple[messages.Sysctl, ...]:
+def _sysctls(host: HostConfig, interfaces: Mapping[str, str]) -> tuple[messages.Sysctl, ...]:
     # The network's owner has chosen for all that join it.
     values = {} if host.network_mode.startswith("container:") else dict(DEFAULT_SYSCTLS)
     # As sysctl(8): in a name that begins with a slash's part, slashes are the separators.
     values.update({_dotted(name): value for name, value in host.sysctls.items()})
+    values.update(interfaces)
     for name in values:
         if name in _OWN_FIELDS:
             raise InternalError(

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.model import ContainerConfig, EndpointSettings, HostConfig
 from hyperstack.network.asked import joined
 from hyperstack.network.book import Book
@@ -22,8 +22,15 @@ from hyperstack.network.settle import PREDEFINED
 INTERFACE = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 MOST_INTERFACES = 64
-_MAC = re.compile(r"([0-9A-Fa-f]{2}([:-]))([0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}\Z")
-_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.[^.=]+\.IFNAME\.[^=]+=.*\Z")
+_MAC = re.compile(
+    r"(?:([0-9A-Fa-f]{2}([:-]))([0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}|([0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4})\Z"
+)
+"""The ways of writing six bytes that Go's ``net.ParseMAC`` reads."""
+# The CLI writes options in small letters.
+_SYSCTL = re.compile(
+    r"(net\.(?:ipv4|ipv6|mpls)\.[^./=]+\.)(?:IFNAME|ifname)(\.[^/=]+)=(.*)\Z", re.DOTALL
+)
+MOST_LINK_LOCAL = 64
 _INTERFACE = re.compile(r"[^\s/:\x00-\x1f]{1,15}\Z")
 _USER_NETWORK = (
     "user specified IP address is supported only when connecting to networks with user "
@@ -34,7 +41,7 @@ _USER_NETWORK = (
 def check_all(book: Book, wishes: Mapping[str, EndpointSettings]) -> None:
     """Check the wishes of a container to be made; networks need not exist yet.
 
-    Raises InvalidParameter, NotImplementedHere.
+    Raises InvalidParameter.
     """
     for name, wish in sorted(wishes.items()):
         try:
@@ -46,16 +53,12 @@ def check_all(book: Book, wishes: Mapping[str, EndpointSettings]) -> None:
 def check(network: Network | None, name: str, wish: EndpointSettings) -> None:
     """Check a wish for one network, None if there is none of that *name* yet.
 
-    Raises InvalidParameter in Docker's words, NotImplementedHere for what no guest can have.
+    Raises InvalidParameter in Docker's words.
     """
     if errors := list(_faults(network, name, wish)):
         raise InvalidParameter(joined("invalid endpoint settings", errors))
     if wish.mac_address and not _MAC.match(wish.mac_address):
         raise InvalidParameter(f"invalid MAC address {wish.mac_address}")
-    if wish.link_local_ips:
-        raise NotImplementedHere("link-local addresses of endpoints are not supported")
-    if wish.driver_opts.get(SYSCTLS):
-        raise NotImplementedHere("sysctls of endpoints are not supported; use --sysctl")
 
 
 def _faults(network: Network | None, name: str, wish: EndpointSettings) -> Iterator[str]:
@@ -117,6 +120,24 @@ def interface(wish: EndpointSettings, network: Network, taken: set[str]) -> str:
     if name in taken:
         raise _unusable(name, "file exists")
     return name
+
+
+def link_local(wish: EndpointSettings) -> tuple[str, ...]:
+    """Return the further addresses of an interface. Raises InvalidParameter, as Docker's driver."""
+    found = tuple(str(ip_address(text)) for text in wish.link_local_ips)
+    for address in found:
+        if not ip_address(address).is_link_local:
+            raise InvalidParameter(f"invalid link local IP address: {address}")
+    if len(found) > MOST_LINK_LOCAL:
+        raise InvalidParameter(f"an interface can have at most {MOST_LINK_LOCAL} such addresses")
+    return found
+
+
+def sysctls(wish: EndpointSettings, interface: str) -> dict[str, str]:
+    """Return the kernel parameters that a wish, which was checked, sets for its interface."""
+    texts = filter(None, wish.driver_opts.get(SYSCTLS, "").split(","))
+    matches = filter(None, map(_SYSCTL.match, texts))
+    return {f"{match[1]}{interface}{match[2]}": match[3] for match in matches}
 
 
 def _unusable(name: str, why: str) -> HyperError:

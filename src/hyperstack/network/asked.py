@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from hyperstack.errors import InternalError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.network.rows import (
     BRIDGE_NAME,
     DEFAULT_BRIDGE,
@@ -124,10 +124,7 @@ def enabled(options: Mapping[str, str], key: str, said: bool | None, default: bo
 
 
 def check_options(options: Mapping[str, str], *, internal: bool) -> None:
-    """Check the bridge driver's options. Raises HyperError in Docker's words.
-
-    What other addresses a container would get in a mode that this engine has not is refused.
-    """
+    """Check the bridge driver's options. Raises HyperError in Docker's words."""
     for key in (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4):
         if key in options and go_bool(options[key]) is None:
             value = options[key]
@@ -152,14 +149,12 @@ def _version(text: str) -> int | None:
 
 
 def _check_mode(key: str, mode: str | None, *, internal: bool) -> None:
-    if mode in (None, "nat"):
+    if mode in (None, "nat", "nat-unprotected", "routed"):
         return
     if mode == "isolated":
         if not internal:
             raise InternalError("gateway mode 'isolated' can only be used for an internal network")
         return
-    if mode in ("routed", "nat-unprotected"):
-        raise NotImplementedHere(f"gateway mode '{mode}' is not supported by this engine")
     raise InvalidParameter(f"failed to parse {key} value: {mode} (unknown gateway mode {mode})")
 
 

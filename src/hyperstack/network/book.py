@@ -28,7 +28,7 @@ class Book:
             key = (network.id, subnet.version)
             pool = self._pools.get(key)
             if pool is None or pool.subnet != subnet:
-                self._pools[key] = Pool(subnet=subnet)
+                self._pools[key] = Pool(subnet=subnet, owner=f"{network.name} ({network.id})")
 
     def drop(self, network: Network) -> None:
         """Forget a network."""
@@ -53,7 +53,7 @@ class Book:
         found = self._networks.get(NetworkId(reference)) or self.named(reference)
         if found is not None:
             return found
-        matches = [n for i, n in self._networks.items() if reference and i.startswith(reference)]
+        matches = self.beginning(reference)
         if len(matches) > 1:
             raise InvalidParameter(
                 f"network {reference} is ambiguous ({len(matches)} matches found "
@@ -62,6 +62,10 @@ class Book:
         if not matches:
             raise NotFound(f"network {reference} not found")
         return matches[0]
+
+    def beginning(self, reference: str) -> list[Network]:
+        """Return the networks whose ids begin so."""
+        return [n for i, n in self._networks.items() if i.startswith(reference)]
 
     def find(self, reference: str) -> Network | None:
         """Return the network that ``network`` finds, None if that would raise."""

@@ -48,7 +48,7 @@ def make(network: Network, config: Config) -> None:
             if link is None:
                 raise InternalError(f"bridge {name} has vanished")
             if link.kind != "bridge":
-                raise InternalError(f"{name} exists and is not a bridge")
+                raise InternalError(f"existing interface {name} is not a bridge")
             _settings(network)
             _addresses(kernel, network, link)
             if not link.up or link.mtu != mtu:
@@ -59,6 +59,8 @@ def make(network: Network, config: Config) -> None:
                 "the kernel can't make bridges; load the kernel module bridge, or run containers "
                 "with --network none"
             ) from error
+        if error.errno == errno.EINVAL:
+            raise InternalError("invalid argument") from error  # a name that the kernel keeps
         raise InternalError(f"bridge {name} can't be made: {error.strerror}") from error
 
 

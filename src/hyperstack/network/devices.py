@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from hyperstack.errors import HyperError, InternalError, Unavailable
@@ -74,13 +75,13 @@ def _inside(endpoint: Endpoint, uid: int, mtu: int) -> None:
 
 def guarded(endpoint: Endpoint) -> guard.Guarded:
     """Say what the rules of an endpoint hold its guest to."""
-    four, six = endpoint.address4, endpoint.address6
+    own = [ip_address(a) for a in (endpoint.ipv4, endpoint.ipv6, *endpoint.link_local) if a]
     return guard.Guarded(
         tap=endpoint.tap,
         veth=endpoint.peer,
         mac=endpoint.mac,
-        ipv4=(four,) if four else (),
-        ipv6=(six,) if six else (),
+        ipv4=tuple(a for a in own if isinstance(a, IPv4Address)),
+        ipv6=tuple(a for a in own if isinstance(a, IPv6Address)),
     )
 
 

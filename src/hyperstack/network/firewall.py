@@ -22,7 +22,7 @@ METADATA = ("169.254.0.0/16", "fd00:ec2::254")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A port of the host and where in a container it leads."""
+    """A port of the host and where in a container it leads; or, without one, a container's port."""
 
     publication: Publication
     address: str
@@ -56,6 +56,16 @@ def _sets(policy: Policy) -> list[str]:
         f"set open {{ type ifname;{_elements(_quoted(n for n in networks if n.host_access))}; }}",
         f"set same {{ type ifname . ifname;{_elements(same)}; }}",
     ]
+    for version in (4, 6):
+        bare = _quoted(n for n in networks if n.mode(version) == "nat-unprotected")
+        lines.append(f"set bare{version} {{ type ifname;{_elements(bare)}; }}")
+        routed = _quoted(n for n in networks if n.mode(version) == "routed")
+        lines.append(f"set routed{version} {{ type ifname;{_elements(routed)}; }}")
+        members = [_element(p) for p in policy.published if _map(p) == f"direct{version}"]
+        lines.append(
+            f"set direct{version} {{ type ipv{version}_addr . inet_proto . inet_service;"
+            f"{_elements(members)}; }}"
+        )
     for name, key, value in (
         ("any4", "", "ipv4_addr"),
         ("any6", "", "ipv6_addr"),
@@ -71,8 +81,10 @@ def _sets(policy: Policy) -> list[str]:
 
 
 def _map(published: Published) -> str:
-    """The map that a published port belongs to; empty for one that only a proxy can serve."""
+    """The map or set that a published port belongs to; empty: only a proxy can serve it."""
     host, guest = ip_address(published.publication.host_ip), ip_address(published.address)
+    if not published.publication.host_port:
+        return f"direct{guest.version}"
     if host.version != guest.version or (host.version == 6 and host.is_loopback):
         return ""
     return f"{'any' if host.is_unspecified else 'at'}{host.version}"
@@ -80,6 +92,8 @@ def _map(published: Published) -> str:
 
 def _element(published: Published) -> str:
     p = published.publication
+    if not p.host_port:
+        return f"{published.address} . {p.protocol} . {p.port}"
     host = "" if ip_address(p.host_ip).is_unspecified else f"{p.host_ip} . "
     return f"{host}{p.protocol} . {p.host_port} : {published.address} . {p.port}"
 
@@ -124,7 +138,7 @@ def _masquerade(networks: Sequence[Network]) -> list[str]:
             # A container that reaches its neighbour by the host's address: the answer has to come
             # back by the host.
             rules.append(f"{source} {family} daddr {subnet.subnet} ct status dnat masquerade")
-            if network.masquerade:
+            if network.masquerade(subnet.version):
                 fixed = network.source(subnet.version)
                 verdict = f"snat {family} to {fixed}" if fixed else "masquerade"
                 rules.append(f'{source} oifname != "{network.bridge}" {verdict}')
@@ -136,13 +150,20 @@ def _walls(guarded: bool) -> list[str]:
     if guarded:
         forward.append("drop")
     forwarded = [
+        "iifname . oifname @same accept",
         f"iifname @bridges ip daddr {METADATA[0]} drop",
         f"iifname @bridges ip6 daddr {METADATA[1]} drop",
-        "iifname . oifname @same accept",
         "ct state established,related accept",
         "iifname @internal drop",
         "oifname @internal drop",
         "ct status dnat accept",
+        "ip daddr . meta l4proto . th dport @direct4 accept",
+        "ip6 daddr . meta l4proto . th dport @direct6 accept",
+        "oifname @routed4 meta l4proto icmp accept",
+        "oifname @routed6 meta l4proto ipv6-icmp accept",
+        "iifname @bridges oifname @bridges drop",
+        "oifname @bare4 meta nfproto ipv4 accept",
+        "oifname @bare6 meta nfproto ipv6 accept",
         "oifname @bridges drop",
     ]
     to_host = [

@@ -78,7 +78,7 @@ def settle(subnet: Subnet) -> Subnet:
     """
     check_subnets((subnet,), ipv6=True)
     network = ip_network(subnet.subnet)
-    gateway = subnet.gateway or _first(ip_network(subnet.ip_range) if subnet.ip_range else network)
+    gateway = subnet.gateway or _first(network, subnet.ip_range)
     taken = {ip_address(gateway)}
     if subnet.gateway and ip_address(gateway) in ends(network):
         raise InternalError(f"failed to allocate gateway ({gateway}): Address already in use")
@@ -97,9 +97,12 @@ def settle(subnet: Subnet) -> Subnet:
     )
 
 
-def _first(network: Network) -> str:
-    first = int(network.network_address) + (1 if network.num_addresses > 2 else 0)
-    return str(type(network.network_address)(first))
+def _first(network: Network, ip_range: str) -> str:
+    """Return the first address of a subnet, or of its range, that is somebody's."""
+    if network.version == 6 and network.num_addresses == 1:
+        raise InternalError("failed to allocate gateway (): no available addresses on this pool")
+    first = ip_network(ip_range or str(network)).network_address
+    return str(first + 1 if first in ends(network) else first)
 
 
 def _address(what: str, text: str) -> Address:
@@ -134,6 +137,8 @@ class Pool:
     """The addresses of one subnet that are in use."""
 
     subnet: Subnet
+    owner: str = ""
+    """Name and id of the network, for the sentence that says that nothing is free."""
     used: set[Address] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -172,7 +177,7 @@ class Pool:
                 return address
         raise InternalError(
             f"no available IPv{self._network.version} addresses on this network's "
-            f"address pools: {self._network}"
+            f"address pools: {self.owner or self._network}"
         )
 
     def give(self, address: str) -> None:

@@ -54,6 +54,7 @@ class Attachment:
     ipv4: str = ""
     ipv6: str = ""
     mac: str = ""
+    link_local: tuple[str, ...] = ()
     wants: Sequence[Want] = ()
     exposed: tuple[str, ...] = ()
 
@@ -290,7 +291,7 @@ class NetworkManager:
         if not self.book.knows(network.id):
             raise InternalError(f"network {network.name} is being removed")
         identifier = EndpointId(new_id())
-        mac = _mac(wish.mac)
+        mac = _mac(wish.mac, f"{rows.VETH}{identifier[:12]}")
         ipv4 = self._address(network, 4, wish.ipv4)
         ipv6 = ""
         try:
@@ -309,6 +310,7 @@ class NetworkManager:
             interface=wish.interface,
             ipv4=ipv4,
             ipv6=ipv6,
+            link_local=wish.link_local,
             publications=publications,
             exposed=wish.exposed,
         )
@@ -449,14 +451,14 @@ class NetworkManager:
             self.book.free(endpoint)
 
 
-def _mac(text: str) -> str:
-    """Return a MAC as the kernel writes it, empty for none. Raises InvalidParameter."""
+def _mac(text: str, veth: str) -> str:
+    """Return a MAC as the kernel writes it, empty for none. Raises InternalError, as Docker."""
     if not text:
         return ""
-    try:
-        raw = bytes.fromhex(text.replace("-", "").replace(":", ""))
-    except ValueError:
-        raw = b""
-    if len(raw) != 6 or raw[0] & 1 or not any(raw):
-        raise InvalidParameter(f"invalid MAC address: {text}")
+    raw = bytes.fromhex(text.replace("-", "").replace(":", "").replace(".", ""))
+    if raw[0] & 1 or not any(raw):
+        raise InternalError(
+            f'failed to add interface {veth} to sandbox: error setting interface "{veth}" MAC to '
+            f'"{raw.hex(":")}": cannot assign requested address'
+        )
     return raw.hex(":")

@@ -13,8 +13,8 @@ import errno
 import itertools
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from hyperstack.errors import InternalError, InvalidParameter
@@ -42,6 +42,8 @@ class Want:
     addresses: tuple[str, ...]
     first: int
     last: int
+    direct: tuple[str, ...] = ()
+    """Further addresses, for which the port of the container itself is to be open."""
 
 
 Bound = tuple[Publication, socket.socket]
@@ -75,11 +77,13 @@ def wants(
     publish_all: bool,
     default_address: str,
     ipv6: bool,
+    routed: Collection[int] = (),
 ) -> list[Want]:
     """Say what has to be published, fixed ports before random ones.
 
     As Docker: what is not exposed is not published, whatever the bindings say. A binding without an
-    address means all of IPv4 and, if *ipv6*, all of IPv6.
+    address means all of IPv4 and, if *ipv6*, all of IPv6. For *routed*, IP versions, no port of the
+    host is taken.
     """
     found: list[Want] = []
     for numbers, protocol in map(parse, dict.fromkeys(map(named, exposed))):
@@ -88,7 +92,7 @@ def wants(
             if not chosen and publish_all:
                 chosen = (PortBinding(),)
             found += [
-                _want(number, protocol, one, default_address=default_address, ipv6=ipv6)
+                _routed(_want(number, protocol, one, default_address, ipv6=ipv6), routed)
                 for one in chosen
             ]
     if len(found) > MAX_PORTS:
@@ -122,18 +126,19 @@ def named(port: str) -> str:
 
 
 def _want(
-    number: int,
-    protocol: str,
-    binding: PortBinding,
-    *,
-    default_address: str,
-    ipv6: bool,
+    number: int, protocol: str, binding: PortBinding, default_address: str, *, ipv6: bool
 ) -> Want:
     addresses = _addresses(binding.host_ip, default_address, ipv6)
     if binding.host_port in ("", "0"):
         return Want(protocol=protocol, port=number, addresses=addresses, first=0, last=0)
     host, _ = parse(binding.host_port)
     return Want(protocol=protocol, port=number, addresses=addresses, first=host[0], last=host[-1])
+
+
+def _routed(want: Want, versions: Collection[int]) -> Want:
+    direct = tuple(a for a in want.addresses if ip_address(a).version in versions)
+    bound = tuple(a for a in want.addresses if a not in direct)
+    return replace(want, addresses=bound, direct=direct)
 
 
 def _addresses(host_ip: str, default_address: str, ipv6: bool) -> tuple[str, ...]:
@@ -226,6 +231,8 @@ class PortTable:
 
         Raises Occupied.
         """
+        if not want.addresses:
+            return []
         failed: Occupied | None = None
         for port in self._numbers(want):
             try:

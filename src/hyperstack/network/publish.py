@@ -63,6 +63,10 @@ class Publisher:
                 for publication, sock in self._ports.take(want, address):
                     made.append(publication)
                     bound.append((publication, sock))
+                made += [
+                    Publication(protocol=want.protocol, port=want.port, host_ip=at, host_port=0)
+                    for at in want.direct
+                ]
         except BaseException:
             for _, sock in bound:
                 sock.close()
@@ -131,7 +135,8 @@ class Publisher:
 
     async def _forget(self, endpoint: Endpoint) -> None:
         """Forget where datagrams went before: else a busy client's would go there for ever."""
-        numbers = {p.host_port for p in endpoint.publications if p.protocol == "udp"}
+        bound = filter(_is_bound, endpoint.publications)
+        numbers = {p.host_port for p in bound if p.protocol == "udp"}
         if numbers:
             await asyncio.to_thread(forget_udp, numbers)
 
@@ -139,7 +144,7 @@ class Publisher:
         """Take up the ports of an endpoint that an earlier daemon opened."""
         if endpoint.publications:
             self._published[endpoint.id] = targets(endpoint)
-            for publication in endpoint.publications:
+            for publication in filter(_is_bound, endpoint.publications):
                 self._ports.hold(publication)
 
     async def adopt(self, endpoint: Endpoint, uid: int) -> None:
@@ -151,7 +156,7 @@ class Publisher:
             helper.close()
             return
         bound = self._sockets.setdefault(endpoint.id, [])
-        for publication in endpoint.publications:
+        for publication in filter(_is_bound, endpoint.publications):
             try:
                 sock = ports.guard(publication, endpoint.ipv4 or endpoint.ipv6)
             except Occupied as error:
@@ -162,6 +167,11 @@ class Publisher:
             await self._hand_over(endpoint, uid)
         except HyperError as error:
             log.warning("published ports are not served from IPv6: %s", error)
+
+
+def _is_bound(publication: Publication) -> bool:
+    """Tell whether a port of the host is taken for it."""
+    return publication.host_port != 0
 
 
 def targets(endpoint: Endpoint) -> tuple[Published, ...]:

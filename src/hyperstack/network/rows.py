@@ -8,14 +8,7 @@ booted before the row is durable.
 from __future__ import annotations
 
 import sqlite3
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv6Address,
-    IPv6Interface,
-    ip_address,
-    ip_interface,
-)
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 import msgspec
 
@@ -103,10 +96,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its containers may talk to each other."""
         return go_bool(self.options.get(ICC, "")) is not False
 
-    @property
-    def masquerade(self) -> bool:
+    def mode(self, version: int) -> str:
+        """How what is outside reaches its containers: nat, nat-unprotected, routed or isolated."""
+        return self.options.get(GATEWAY_MODES[version]) or "nat"
+
+    def masquerade(self, version: int) -> bool:
         """Whether its containers leave the host under the host's address."""
-        return not self.internal and go_bool(self.options.get(MASQUERADE, "")) is not False
+        if self.internal or self.mode(version) == "routed":
+            return False
+        return go_bool(self.options.get(MASQUERADE, "")) is not False
 
     @property
     def host_access(self) -> bool:
@@ -125,7 +123,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
             s
             for s in self.subnets
             if s.gateway
-            and self.options.get(GATEWAY_MODES[s.version]) != "isolated"
+            and self.mode(s.version) != "isolated"
             and not (s.version == 4 and go_bool(self.options.get(INHIBIT_IPV4, "")))
         )
 
@@ -158,6 +156,7 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     """The container's."""
     host_ip: str
     host_port: int
+    """0: the container's own port, at its own address, is what is open (gateway mode routed)."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +171,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Name in the container."""
     ipv4: str = ""
     ipv6: str = ""
+    link_local: tuple[str, ...] = ()
+    """Further addresses that reach nobody but neighbours."""
     publications: tuple[Publication, ...] = ()
     exposed: tuple[str, ...] = ()
     """Ports of the container that are exposed and not published, ``80/tcp``."""
@@ -190,18 +191,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def peer(self) -> str:
         """Name of the veth's end in the sandbox's namespace."""
         return f"net{self.id[:11]}"
-
-    @property
-    def address4(self) -> IPv4Address | None:
-        """Its IPv4 address."""
-        address = ip_address(self.ipv4) if self.ipv4 else None
-        return address if isinstance(address, IPv4Address) else None
-
-    @property
-    def address6(self) -> IPv6Address | None:
-        """Its IPv6 address."""
-        address = ip_address(self.ipv6) if self.ipv6 else None
-        return address if isinstance(address, IPv6Address) else None
 
 
 VETH = "hv"

@@ -71,24 +71,41 @@ def check(spec: NetworkSpec, present: Collection[Network]) -> None:
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network ")
     if any(network.name == spec.name for network in present):
         raise Conflict(f"network with name {spec.name} already exists")
+    if spec.config_only:
+        _check_plan(spec)
+        return
     if spec.ingress:
         raise Forbidden("Ingress network can only be global scope network")
     if spec.scope == "swarm":
         raise Forbidden("cannot create a swarm scoped network when swarm is not active")
     asked.check_subnets(spec.subnets, ipv6=bool(spec.enable_ipv6))
-    if spec.config_only:
-        return
     if spec.driver in _DRIVERS:
         raise _DRIVERS[spec.driver]
     if spec.driver not in ("", "bridge"):
         raise NotFound(f'plugin "{spec.driver}" not found')
+    if len(present) >= MAX_NETWORKS:
+        raise InvalidParameter(f"a host can have at most {MAX_NETWORKS} networks")
+
+
+def _check_plan(spec: NetworkSpec) -> None:
+    """Refuse what a network that is only a configuration can't say."""
+    if spec.config_from:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    if spec.ingress or spec.internal or spec.attachable or spec.scope:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator "
+            "fields like [ ingress | internal | attachable | scope ] are not supported."
+        )
+    asked.check_subnets(spec.subnets, ipv6=bool(spec.enable_ipv6))
+
+
+def _check_driver(spec: NetworkSpec) -> None:
+    """Check what may come from a configuration: IPAM's driver and the bridge driver's options."""
     if spec.ipam_driver == "null":
         raise InvalidParameter("ipv4 pool is empty")
     if spec.ipam_driver not in ("", "default"):
         raise NotFound(f'plugin "{spec.ipam_driver}" not found')
     asked.check_options(spec.options, internal=spec.internal)
-    if len(present) >= MAX_NETWORKS:
-        raise InvalidParameter(f"a host can have at most {MAX_NETWORKS} networks")
 
 
 def _check_bridge(made: Network, present: Collection[Network]) -> None:
@@ -107,26 +124,25 @@ def inherit(spec: NetworkSpec, present: Collection[Network]) -> NetworkSpec:
     found = next((n for n in present if n.name == spec.config_from and n.config_only), None)
     if found is None:
         raise NotFound(f'configuration network "{spec.config_from}" does not exist')
+    written = Forbidden(
+        "user specified configurations are not supported if the network depends on a "
+        "configuration network"
+    )
     if spec.ipam_driver not in ("", "default") or spec.subnets or spec.ipam_options:
-        raise Forbidden(
-            "user specified configurations are not supported if the network depends on a "
-            "configuration network"
-        )
+        raise written
+    if spec.enable_ipv4 is False or spec.enable_ipv6:
+        raise written
     if spec.options:
         raise Forbidden(
             "network driver options are not supported if the network depends on a configuration "
             "network"
         )
-    if spec.labels or spec.internal or spec.enable_ipv6:
-        raise Forbidden(
-            "user specified configurations are not supported if the network depends on a "
-            "configuration network"
-        )
+    if spec.labels:
+        raise written
     return replace(
         spec,
         enable_ipv4=found.enable_ipv4,
         enable_ipv6=found.enable_ipv6,
-        internal=found.internal,
         ipam_driver=found.ipam_driver,
         ipam_options=found.ipam_options,
         subnets=found.asked,
@@ -141,9 +157,11 @@ def network(spec: NetworkSpec, config: Config, present: Collection[Network]) -> 
     Raises HyperError in Docker's words for addresses that can't be had.
     """
     identifier = NetworkId(new_id())
+    if not spec.config_only:
+        _check_driver(spec)
     ipv6 = asked.enabled(spec.options, ENABLE_IPV6, spec.enable_ipv6, default=False)
     ipv4 = asked.enabled(spec.options, ENABLE_IPV4, spec.enable_ipv4, default=True)
-    if not (ipv4 or ipv6):
+    if not (ipv4 or ipv6 or spec.config_only):
         raise InvalidParameter("IPv4 or IPv6 must be enabled")
     subnets: tuple[Subnet, ...] = ()
     if not spec.config_only:

@@ -12,7 +12,6 @@ from hyperstack.api.docker.schema.host import PORT_MAP, host_config
 from hyperstack.api.docker.schema.mounts import mount_point
 from hyperstack.engine.spec import MASKED_PATHS, READONLY_PATHS
 from hyperstack.model import Container, EndpointSettings, EndpointState, Health, Status
-from hyperstack.network.ports import named
 
 STORAGE_DRIVER = "erofs"
 """What shows as the storage driver: read-only EROFS layers under one overlay in the guest."""
@@ -109,15 +108,16 @@ def health(now: Health) -> dict[str, Any]:
 
 
 def ports(container: Container) -> dict[str, Any]:
-    """Return ``NetworkSettings.Ports``: published ones with their bindings, exposed ones null."""
+    """Return ``NetworkSettings.Ports``: published ones with their bindings, exposed ones null.
+
+    A container on networks that lead nowhere has neither.
+    """
     if not container.state.status.is_up or container.host.network_mode in ("host", "none"):
         return {}
     if not any(got.endpoint_id for got in container.state.endpoints.values()):
         return {}
-    made: dict[str, Any] = dict.fromkeys(map(named, container.config.exposed_ports))
     bound = PORT_MAP.write(container.state.ports) or {}
-    made.update({p: b or None for p, b in bound.items()})
-    return {port: made[port] for port in sorted(made)}
+    return {port: bound[port] or None for port in sorted(bound)}
 
 
 def network_settings(container: Container, *, modern: bool) -> dict[str, Any]:
