@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from hyperstack.engine.core import Core
+from hyperstack.engine.pattern import found
 from hyperstack.errors import InternalError, InvalidParameter, NotFound
 from hyperstack.ids import short
 from hyperstack.model import Container, PortBinding, Status
-from hyperstack.pattern import found
 
 Filters = dict[str, list[str]]
 Test = Callable[[Container], bool]

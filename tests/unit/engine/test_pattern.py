@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.pattern import found
+from hyperstack.engine.pattern import found
 
 TEXTS = ("", "web", "/web_1", "a.b-c", "WEB", "aaaaaaaaab", "proj-web-1", "x\ny")
 
