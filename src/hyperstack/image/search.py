@@ -78,16 +78,19 @@ async def _ask(
     insecure = host != INDEX and is_insecure(config.insecure_registries, url)
     if host != INDEX and await _scheme(transport, host, verify=not insecure) == "http":
         url = url.with_scheme("http")
-    answer = await transport.fetch(
-        Request(
-            method="GET",
-            url=url,
-            headers={"X-Docker-Token": "true"},
-            authorization=auth.basic() if auth.username else None,
-            verify=not insecure,
-        ),
-        MAX_ANSWER,
+    request = Request(
+        method="GET",
+        url=url,
+        headers={"X-Docker-Token": "true"},
+        authorization=auth.basic() if auth.username else None,
+        verify=not insecure,
     )
+    try:
+        answer = await transport.fetch(request, MAX_ANSWER)
+    except Unreachable as fault:
+        # The query is the user's own: nothing in it is secret, and Docker tells it.
+        told = fault.message.replace(f'"{url.with_query(None)}"', f'"{url}"')
+        raise Unreachable(told, retryable=fault.retryable) from fault
     if answer.status != 200:
         raise Refused(f"Unexpected status code {answer.status}", status=answer.status)
     return answer

@@ -337,6 +337,22 @@ async def test_a_search_asks_the_index_that_the_term_names(config: Config) -> No
         assert starred == [SearchResult(name="app", is_official=True, star_count=9)]
 
 
+async def test_an_index_that_has_nothing_or_breaks_off_is_told_as_docker_tells_it(
+    config: Config,
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/search" and request.query["q"] == "gone":
+            assert request.transport is not None
+            request.transport.close()
+        return web.Response(body=b"null", content_type="application/json")
+
+    async with serving(answer) as server:
+        assert await search(config, f"{server.host}/nothing") == []
+        with pytest.raises(InternalError) as caught:
+            await search(config, f"{server.host}/gone")
+    assert caught.value.message == f'Get "{server.base}/v1/search?q=gone&n=25": EOF'
+
+
 async def test_a_search_that_cannot_be_is_refused(registry: Registry, config: Config) -> None:
     with pytest.raises(InternalError, match="Unexpected status code 404"):
         await search(config, f"{registry.host}/app")
