@@ -120,7 +120,8 @@ static void on_datagram(void *context, uint32_t events)
         struct query query = {0};
         socklen_t size = sizeof query.from;
         ssize_t length =
-            recvfrom(dns->udp, data, sizeof data, 0, (struct sockaddr *)&query.from, &size);
+            recvfrom(dns->udp, data, sizeof data, MSG_DONTWAIT, (struct sockaddr *)&query.from,
+                     &size);
         if (length < 0)
             return;
         /* A flood is dropped rather than let it cost the connection. */
@@ -241,8 +242,8 @@ static int answer(const char *container, uint32_t number, const uint8_t *data, s
         if (query->connection)
             answer_stream(dns, query->connection, data, length);
         else
-            sendto(dns->udp, data, length, MSG_NOSIGNAL, (struct sockaddr *)&query->from,
-                   sizeof query->from);
+            sendto(dns->udp, data, length, MSG_NOSIGNAL | MSG_DONTWAIT,
+                   (struct sockaddr *)&query->from, sizeof query->from);
         return 0;
     }
     return ENOENT;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "loop.h"
+#include "reap.h"
 #include "sys.h"
 
 /* A little less than the daemon waits, so that it gets an answer. Filling a volume takes longest. */
@@ -20,7 +21,7 @@ enum { LATE_MS = 58000 };
 struct launching {
     int status;
     uint32_t timer;
-    bool ready;
+    bool ready, dns; /* dns: its sockets are to come */
     struct launched launched;
     struct failure failure;
     struct process *process;
@@ -65,7 +66,8 @@ static void take_report(struct launching *launching, const struct report *report
     if (report->kind == REPORT_TERMINAL && count == 1) {
         process_terminal(launching->process, fds[0]);
         used = 1;
-    } else if (report->kind == REPORT_DNS && count == 2 && launched->dns_udp < 0) {
+    } else if (report->kind == REPORT_DNS && count == 2 && launching->dns) {
+        launching->dns = false;
         launched->dns_udp = fds[0];
         launched->dns_tcp = fds[1];
         used = 2;
@@ -162,8 +164,10 @@ static int spawn(struct launching *launching, const struct launch *launch,
     close(ends[1]);
     launching->status = ends[0];
     launching->launched.pid = pid;
-    if (pid > 0)
+    if (pid > 0) {
+        reap_made(pid);
         return 0;
+    }
     close(ends[0]);
     return fail_errno(failure, STAGE_NAMESPACE, error, "clone3");
 }
@@ -189,6 +193,7 @@ int launch_begin(const struct launch *launch, struct process *process, launched_
     launching->process = process;
     launching->done = done;
     launching->context = context;
+    launching->dns = launch->dns_port != 0;
     launching->launched = (struct launched){.pidfd = -1, .dns_udp = -1, .dns_tcp = -1};
     int result = spawn(launching, launch, failure);
     int error = result ? 0 : watch(launching);

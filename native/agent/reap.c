@@ -114,6 +114,13 @@ static struct early *find_early(pid_t pid)
     return NULL;
 }
 
+void reap_made(pid_t pid)
+{
+    struct early *ended = find_early(pid);
+    if (ended)
+        ended->pid = 0;
+}
+
 int reap_watch(pid_t pid, reap_fn *fn, void *context)
 {
     struct watcher *watcher = malloc(sizeof *watcher);

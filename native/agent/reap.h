@@ -10,6 +10,8 @@
 typedef void reap_fn(void *context, int status, int64_t ended_ns);
 
 int reap_init(void); /* blocks SIGCHLD, ignores SIGPIPE, listens in the loop: 0 or -errno */
+/* A child was made just now: what is still known of an earlier one with its pid is forgotten. */
+void reap_made(pid_t pid);
 /* Tells fn once of the end of a child, also if it has been reaped already, then from the loop.
  * A child for which nobody asks within 10 s of its end is forgotten. 0 or -ENOMEM. */
 int reap_watch(pid_t pid, reap_fn *fn, void *context);

@@ -240,6 +240,8 @@ static pid_t fork_child(struct transfer *transfer, const struct transfer_job *jo
     if (!pid)
         transfer_child(job, ends[1], data);
     int error = pid < 0 ? -errno : 0;
+    if (pid > 0)
+        reap_made(pid);
     close(ends[1]);
     transfer->results = ends[0];
     if (!error && fcntl(ends[0], F_SETFL, O_NONBLOCK))
