@@ -20,6 +20,8 @@ from hyperstack.network.rtnetlink import (
     is_gone,
     link_del,
     link_set,
+    neighbour_del,
+    port_flush,
     port_set,
     veth_new,
 )
@@ -58,8 +60,23 @@ def _veth(endpoint: Endpoint, network: Network, namespace: Path, mtu: int) -> No
                 veth_new(endpoint.veth, endpoint.peer, fd, master.index, mtu),
                 port_set(endpoint.veth, hairpin=True, isolated=not network.icc),
             )
+            _forget_holder(kernel, endpoint, master.index)
     finally:
         os.close(fd)
+
+
+def _forget_holder(kernel: Rtnetlink, endpoint: Endpoint, bridge: int) -> None:
+    """Have the host ask anew who has an endpoint's addresses.
+
+    Whoever had them before may have had another MAC, or be where the bridge still looks for it: for
+    some ten seconds packets would go there.
+    """
+    for text in filter(None, (endpoint.ipv4, endpoint.ipv6, *endpoint.link_local)):
+        try:
+            kernel.do(neighbour_del(bridge, ip_address(text)))
+        except OSError as error:
+            if not is_gone(error):
+                raise
 
 
 def _inside(endpoint: Endpoint, uid: int, mtu: int) -> None:
@@ -94,7 +111,8 @@ def cut(endpoint: Endpoint) -> None:
     """End all traffic of an endpoint at once; its devices die with the sandbox's namespace."""
     try:
         with Rtnetlink() as kernel:
-            kernel.do(port_set(endpoint.veth, forwarding=False))
+            # Its MAC comes from its address: the next one that gets that is behind another port.
+            kernel.do(port_set(endpoint.veth, forwarding=False), port_flush(endpoint.veth))
     except OSError as error:
         if error.errno != errno.ENETDOWN and not is_gone(error):
             raise InternalError(

@@ -36,7 +36,7 @@ TIMEOUT = 10.0
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _GETROUTE = 26
-_NEWNEIGH = 28
+_NEWNEIGH, _DELNEIGH = 28, 29
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 1, 4, 0x300, 0x100, 0x200, 0x400
 _NESTED = 0x8000
@@ -45,7 +45,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
-_BRPORT_STATE, _BRPORT_MODE, _BRPORT_ISOLATED = 1, 4, 33
+_BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 _LISTENING, _FORWARDING = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 8, 2
 _RTA_DST = 1
@@ -154,6 +154,14 @@ def port_set(name: str, **flags: bool) -> Request:
     return Request(what=f"bridge port {name}", type=_NEWLINK, flags=0, body=body)
 
 
+def port_flush(name: str) -> Request:
+    """Let a bridge forget which MACs it has learned behind one of its ports."""
+    inner = _attribute(_BRPORT_FLUSH, b"")
+    info = _text(_INFO_SLAVE_KIND, "bridge") + _attribute(_INFO_SLAVE_DATA | _NESTED, inner)
+    body = _ifinfo(0, None) + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_LINKINFO, info)
+    return Request(what=f"addresses behind {name}", type=_NEWLINK, flags=0, body=body)
+
+
 def _address_body(index: int, address: Interface) -> bytes:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     packed = address.ip.packed
@@ -185,6 +193,13 @@ def neighbour_add(index: int, address: Address, mac: str) -> Request:
     body += _attribute(_NDA_DST, address.packed) + _attribute(_NDA_LLADDR, mac_bytes(mac))
     flags = _CREATE | _REPLACE
     return Request(what=f"neighbour {address}", type=_NEWNEIGH, flags=flags, body=body)
+
+
+def neighbour_del(index: int, address: Address) -> Request:
+    """Forget which MAC an address has; the next packet to it asks for it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = struct.pack("BxxxiHBB", family, index, 0, 0, 0) + _attribute(_NDA_DST, address.packed)
+    return Request(what=f"neighbour {address}", type=_DELNEIGH, flags=0, body=body)
 
 
 class Rtnetlink:

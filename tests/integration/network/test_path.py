@@ -21,6 +21,22 @@ def test_the_host_reaches_a_guest(world: World) -> None:
     server.close()
 
 
+@pytest.mark.parametrize("mac", ["", "02:42:00:00:00:77"], ids=["same MAC", "another MAC"])
+def test_the_next_holder_of_an_address_is_reached_at_once(world: World, mac: str) -> None:
+    """While what its former holder leaves behind is still there, as a machine that ends slowly."""
+    first, other = world.plug(mac=mac), world.plug()
+    server = Server(first.guest.path, "0.0.0.0", 80, "first")
+    for path in (world.host, other.guest.path):
+        assert ask(path, first.endpoint.ipv4, 80).startswith("first "), path
+    server.close()
+    world.run(world.manager.detach(first.endpoint.container))
+    second = world.plug()
+    assert second.endpoint.ipv4 == first.endpoint.ipv4
+    server = Server(second.guest.path, "0.0.0.0", 80, "second")
+    assert ask(world.host, second.endpoint.ipv4, 80, timeout=2.5).startswith("second ")
+    server.close()
+
+
 def test_guests_of_a_network_reach_each_other(world: World) -> None:
     one, two = world.plug(), world.plug()
     server = Server(two.guest.path, "0.0.0.0", 80, "two")
