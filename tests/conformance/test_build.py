@@ -477,3 +477,20 @@ def test_a_number_without_a_unit_is_no_duration(host: Host) -> None:
     for text, words in (("5", 'missing unit in duration "5"'), ("5x", 'unknown unit "x" in dur')):
         with posted(host, sent(f"FROM busybox\nHEALTHCHECK --interval={text} CMD a\n")) as answer:
             assert words in json.loads(answer.read())["message"]
+
+
+def test_a_build_that_ends_at_any_moment_leaves_no_container(host: Host) -> None:
+    text = "FROM busybox\nENV A=1\nRUN true\nENV B=1\nWORKDIR /w\nCOPY a /a\nRUN true\n"
+
+    def cut(tenths: int) -> None:
+        connection = _Connection(host.socket)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1.51/build?nocache=1", sent(text))
+            time.sleep(tenths / 10)
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(cut, range(1, 16)))
+    bound = time.monotonic() + 30
+    while host.docker("ps", "-aq").out or list((host.data_root / "tmp").iterdir()):
+        assert time.monotonic() < bound, host.docker("ps", "-a").out
+        time.sleep(0.1)

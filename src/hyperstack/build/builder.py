@@ -33,7 +33,7 @@ from hyperstack.build.roots import Roots
 from hyperstack.build.sources import Digests
 from hyperstack.build.state import NOP, Stages, State
 from hyperstack.build.tree import Tree
-from hyperstack.errors import HyperError, InvalidParameter
+from hyperstack.errors import HyperError, InvalidParameter, NotFound
 from hyperstack.ids import new_id, short
 from hyperstack.image.content import mapped
 from hyperstack.image.service import Image, ImageService
@@ -160,14 +160,20 @@ class Builder:
     # --- steps
 
     async def _step(self, state: State, step: Instruction) -> None:
-        """Carry one out; its containers go as ``rm`` and ``forcerm`` say."""
-        done = False
+        """Carry one out; its containers go as ``rm`` and ``forcerm`` say.
+
+        Those of a command that failed stay for whoever looks into it; nobody does when the client
+        is gone.
+        """
+        failed = False
         try:
             step = metadata.expanded(state, step, self._escape)
             await self._dispatch(state, step)
-            done = True
+        except Exception:
+            failed = True
+            raise
         finally:
-            if self._options.force_remove or (self._options.remove and done):
+            if self._options.force_remove or (self._options.remove and not failed):
                 await self._remove_containers()
             self._containers.clear()
 
@@ -186,6 +192,8 @@ class Builder:
             try:
                 if real:
                     await self._bench.remove(container)
+            except NotFound:
+                continue
             except HyperError as error:
                 log.warning("container %s of a build: %s", short(container), error)
                 continue

@@ -59,15 +59,26 @@ class Workbench:
     async def create(
         self, image: str, config: ContainerConfig, host: HostConfig, *, passing: bool = False
     ) -> tuple[str, list[str]]:
-        """Make a container of an image; raises what ``create`` raises."""
+        """Make a container of an image; raises what ``create`` raises. Cancelled, none is left."""
         marks = {MARK: _PASSING if passing else _STEP}
-        return await create.create(
+        making = create.create(
             self._core,
             name=None,
             config=replace(config, image=image, attach_stdout=True, attach_stderr=True),
             host=replace(host, log_config=LogConfig(type="none"), annotations=marks),
             networks={},
         )
+        job = asyncio.create_task(making, name="a build's container")
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await self._core.tasks.carry_through("end of a build's container", self._undo(job))
+            raise
+
+    async def _undo(self, making: asyncio.Task[tuple[str, list[str]]]) -> None:
+        with contextlib.suppress(HyperError):
+            container, _ = await making
+            await self.remove(container)
 
     async def run(self, container: str, sink: Sink, layer: Path) -> WaitResult:
         """Run it to its end and write what it changed to *layer*; see ``build/bench.py``.
@@ -111,9 +122,10 @@ class Workbench:
             await self.remove(container)
 
     async def remove(self, container: str) -> None:
-        """Remove it with its anonymous volumes, running or not."""
+        """Remove it with its anonymous volumes, running or not; to the end, once it has begun."""
         found = self._core.table.get(container)
-        await remove.remove(self._core, found, force=True, volumes=True)
+        removal = remove.remove(self._core, found, force=True, volumes=True)
+        await self._core.tasks.carry_through("removal of a build's container", removal)
 
     @contextlib.asynccontextmanager
     async def root(self, image: str) -> AsyncIterator[ImageRoot]:
