@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from hyperstack.config import Config
+from hyperstack.engine.cputime import Account
 from hyperstack.engine.sandbox import Sandbox, Sandboxes
 from hyperstack.engine.session import Hub
 from hyperstack.engine.table import Table
@@ -60,6 +62,8 @@ class Core:
     )
     """Who takes something out of a container's root between its end and its sandbox's; they are
     given None if the machine has died, and raise nothing."""
+    accounts: WeakKeyDictionary[Sandbox, Account] = field(default_factory=WeakKeyDictionary)
+    """CPU time of machines whose containers somebody looks at."""
     closing: bool = False
 
     def hub(self, container: ContainerId) -> Hub:

@@ -1,6 +1,6 @@
 """``stats``: counters from the container's cgroup in the guest, one sample a second.
 
-CPU time is the host's figure for the container's machine, see ``_as_the_host_counts``.
+CPU time is the host's figure for the container's machine, see ``cputime``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 from hyperstack.engine import claims
 from hyperstack.engine.core import Core
+from hyperstack.engine.cputime import Account
 from hyperstack.engine.live import Live
 from hyperstack.errors import HyperError
 from hyperstack.guest import messages
+from hyperstack.ids import ContainerId
 from hyperstack.model import Container
 
 
@@ -36,30 +38,48 @@ async def sample(core: Core, container: Container) -> messages.Stats | None:
     live = core.live.get(container.id)
     if live is None:
         return None
-    try:
-        found: messages.Stats = await live.sandbox.call(
-            messages.Op.STATS, messages.ContainerRef(id=container.id), timeout=5.0
-        )
-    except HyperError:
-        return None
-    return _as_the_host_counts(core, live, claims.stats(found))
+    found = await _ask(live, container.id)
+    return None if found is None else await _as_the_host_counts(core, live, found)
 
 
-def _as_the_host_counts(core: Core, live: Live, found: messages.Stats) -> messages.Stats:
-    """Put the host's figure of CPU time in the place of the guest's.
-
-    A guest counts the ticks of its clock, also those in which the host gave its CPU to others or
-    held it back (``--cpus``). Containers that share a machine can only be told apart by the guest.
-    """
-    row = live.sandbox.row
-    if len(row.containers) != 1:
-        return found
-    used = core.sandboxes.usage(row.id).cpu_ns // 1000
-    if not used:
+async def _as_the_host_counts(core: Core, live: Live, found: messages.Stats) -> messages.Stats:
+    """Put the host's figure of CPU time in the place of the guest's; see ``cputime``."""
+    sandbox = live.sandbox
+    counted = {live.handle: found.cpu_usage_us}
+    if len(sandbox.row.containers) > 1:
+        counted |= await _of_siblings(core, live)
+    host = core.sandboxes.usage(sandbox.id).cpu_ns // 1000
+    if not host:
         return found  # the host does not count
+    account = core.accounts.setdefault(sandbox, Account())
+    account.settle(host, counted)
+    used = account.given.get(live.handle, 0)
     of_guest = max(1, found.cpu_user_us + found.cpu_system_us)
     user = used * found.cpu_user_us // of_guest
     return replace(found, cpu_usage_us=used, cpu_user_us=user, cpu_system_us=used - user)
+
+
+async def _of_siblings(core: Core, live: Live) -> dict[int, int]:
+    """Return what the guest has counted for the others in a machine; those that end, left out."""
+    others = [
+        other
+        for identifier in live.sandbox.row.containers
+        if (other := core.live.get(identifier)) is not None
+        and other is not live
+        and other.sandbox is live.sandbox
+    ]
+    found = await asyncio.gather(*(_ask(live, other.container.id) for other in others))
+    return {o.handle: s.cpu_usage_us for o, s in zip(others, found, strict=True) if s is not None}
+
+
+async def _ask(live: Live, container: ContainerId) -> messages.Stats | None:
+    try:
+        found: messages.Stats = await live.sandbox.call(
+            messages.Op.STATS, messages.ContainerRef(id=container), timeout=5.0
+        )
+    except HyperError:
+        return None
+    return claims.stats(found)
 
 
 async def stats(
