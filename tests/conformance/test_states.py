@@ -136,3 +136,20 @@ def test_a_file_is_no_working_directory(host: Host) -> None:
     done = host.docker("run", "--rm", "-w", "/etc/passwd", "busybox", "true", check=False)
     assert done.code == 125
     assert "Cannot mkdir: /etc/passwd is not a directory" in done.err
+
+
+def test_verbs_that_meet_a_container_s_end_answer_for_one_that_has_ended(host: Host) -> None:
+    host.docker("run", "-d", "--name", "ends", "--restart", "always", "busybox", "true")
+    seen = set()
+    bound = time.monotonic() + 3
+    while time.monotonic() < bound:
+        status, answer = ask(host, "GET", "/containers/ends/changes")
+        assert status == 200, answer
+        status, answer = ask(host, "POST", "/containers/ends/update", {"CpuShares": 99})
+        assert status == 200, answer
+        status, answer = ask(host, "POST", "/containers/ends/pause")
+        assert status in (204, 409), answer
+        seen.add(status)
+        if status == 204:
+            assert ask(host, "POST", "/containers/ends/unpause")[0] in (204, 500)
+    assert 409 in seen

@@ -330,6 +330,20 @@ async def changes(core: Core, container: Container) -> list[messages.Change]:
     """List what differs from the image. Raises Conflict while the container is removed."""
     if core.table.find(container.id) is None:
         raise Conflict(f"container {container.id} is being removed")
+    live = core.live.get(container.id)
+    try:
+        return await _changes(core, container)
+    except GuestError:
+        if live is None or not live.ended.done():
+            raise
+    # Its sandbox has ended, and with it the answer: its disk knows as well.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(QUIET):
+            await live.finished.wait()
+    return await _changes(core, container)
+
+
+async def _changes(core: Core, container: Container) -> list[messages.Change]:
     async with reach(core, container, mounted=False) as sandbox:
         found: messages.Changes = await sandbox.call(
             messages.Op.CHANGES, messages.ContainerRef(id=container.id), timeout=QUIET

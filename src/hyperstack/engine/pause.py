@@ -5,7 +5,7 @@ from __future__ import annotations
 from hyperstack.engine import health
 from hyperstack.engine.core import Core
 from hyperstack.engine.record import record
-from hyperstack.errors import Conflict, InternalError
+from hyperstack.errors import Conflict, GuestError, InternalError
 from hyperstack.guest import messages
 from hyperstack.model import Container, Status
 
@@ -22,7 +22,13 @@ async def pause(core: Core, container: Container) -> None:
             )
         if live is None or container.state.status != Status.RUNNING:
             raise Conflict(f"container {container.id} is not running")
-        await live.sandbox.call(messages.Op.FREEZE, messages.Freeze(id=container.id, frozen=True))
+        try:
+            freeze = messages.Freeze(id=container.id, frozen=True)
+            await live.sandbox.call(messages.Op.FREEZE, freeze)
+        except GuestError as error:
+            if not live.ended.done():
+                raise
+            raise Conflict(f"container {container.id} is not running") from error
         container.state.status = Status.PAUSED
         health.closed(container)
         await record(core, container)
