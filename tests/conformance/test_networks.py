@@ -127,6 +127,70 @@ def test_networks_are_made_from_a_configuration(host: Host) -> None:
     host.docker("network", "rm", "plan")
 
 
+PLAN = {"ConfigFrom": {"Network": "plan"}}
+WRITTEN = (
+    "user specified configurations are not supported if the network depends on a configuration "
+    "network"
+)
+FIELDS = (
+    "configuration network can only contain network specific fields. Network operator fields like "
+    "[ ingress | internal | attachable | scope ] are not supported."
+)
+
+
+def test_configurations_say_what_they_may_and_nothing_else(host: Host) -> None:
+    create = "/v1.51/networks/create"
+    for name, body in (("plan", {}), ("nothing", {"EnableIPv4": False})):
+        plan = {"Name": name, "ConfigOnly": True, **body}
+        assert ask(host, "POST", create, plan)[0] == 201
+    for asked, status, words in (
+        ({"ConfigOnly": True, "Internal": True}, 403, FIELDS),
+        ({"ConfigOnly": True, "Scope": "local"}, 403, FIELDS),
+        ({**PLAN, "ConfigOnly": True}, 403,
+         "a configuration network cannot depend on another configuration network"),
+        ({**PLAN, "EnableIPv4": False}, 403, WRITTEN),
+        ({**PLAN, "IPAM": {"Driver": "x"}}, 403, WRITTEN),
+        ({**PLAN, "EnableIPv4": False, "Options": {"a": "b"}}, 403, WRITTEN),
+        ({"ConfigFrom": {"Network": "nothing"}}, 400, "IPv4 or IPv6 must be enabled"),
+    ):  # fmt: skip
+        body = {"Name": "made", **asked}
+        assert ask(host, "POST", create, body) == (status, {"message": words}), asked
+    assert ask(host, "POST", create, {"Name": "made", "Internal": True, **PLAN})[0] == 201
+    assert ask(host, "GET", "/v1.51/networks/made")[1]["Internal"] is True
+    refused = host.docker("run", "--rm", "--network", "plan", "busybox", "true", check=False)
+    assert "networking: cannot create endpoint on configuration-only network" in refused.err
+    host.docker("network", "rm", "made")
+    host.docker("network", "rm", "plan", "nothing")
+
+
+def test_endpoints_have_the_addresses_and_parameters_that_were_asked_for(host: Host) -> None:
+    host.docker("network", "create", "--subnet", "10.82.0.0/24", "blue")
+    endpoint = "com.docker.network.endpoint.sysctls"
+    wish = f"name=blue,link-local-ip=169.254.5.6,driver-opt={endpoint}="
+    look = "ip -4 -o addr show eth0; cat /proc/sys/net/ipv4/conf/eth0/log_martians"
+    out = host.docker(
+        *("run", "--rm", "--network", wish + "net.ipv4.conf.IFNAME.log_martians=1"),
+        *("busybox", "sh", "-c", look),
+    ).out
+    assert "inet 169.254.5.6/16" in out
+    assert out.endswith("\n1\n")
+
+
+def test_a_paused_container_joins_and_leaves_networks(host: Host) -> None:
+    """By the way: of two networks the one with both IP versions has the default route."""
+    host.docker("network", "create", "--subnet", "10.83.0.0/24", "blue")
+    host.docker("network", "create", "--subnet", "10.84.0.0/24", "--ipv6", "zebra")
+    host.docker("run", "-d", "--name", "calm", "--network", "blue", *SLEEP)
+    host.docker("pause", "calm")
+    host.docker("network", "connect", "zebra", "calm")
+    host.docker("network", "disconnect", "blue", "calm")
+    host.docker("network", "connect", "blue", "calm")
+    host.docker("unpause", "calm")
+    routes = host.docker("exec", "calm", "ip", "route").out
+    assert "default via 10.84.0.1" in routes
+    assert "10.83.0.0/24" in routes
+
+
 def test_lists_are_filtered_and_filters_are_checked(host: Host) -> None:
     host.docker("network", "create", "--label", "k=v", "first")
     host.docker("network", "create", "second")
