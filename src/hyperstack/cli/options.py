@@ -339,8 +339,8 @@ def check(config: Config) -> None:
         raise InvalidParameter(f"invalid max concurrent uploads: {config.max_concurrent_uploads}")
     if config.max_download_attempts < 1:
         raise InvalidParameter(f"invalid max download attempts: {config.max_download_attempts}")
-    if config.uid_base < 1000 or config.uid_count < 1:
-        raise InvalidParameter("uid-base must be 1000 at least, uid-count 1 at least")
+    if config.uid_base < 1000 or config.uid_count < 3:
+        raise InvalidParameter("uid-base must be 1000 at least, uid-count 3 at least")
     if not config.hosts:
         raise InvalidParameter("no host to listen on: give -H")
 
