@@ -140,10 +140,9 @@ FIELDS = (
 
 def test_configurations_say_what_they_may_and_nothing_else(host: Host) -> None:
     create = "/v1.51/networks/create"
-    for name, body in (("plan", {}), ("nothing", {"EnableIPv4": False})):
-        plan = {"Name": name, "ConfigOnly": True, **body}
-        assert ask(host, "POST", create, plan)[0] == 201
-    for asked, status, words in (
+    for plan in ({"Name": "plan"}, {"Name": "nothing", "EnableIPv4": False}):
+        assert ask(host, "POST", create, {"ConfigOnly": True, **plan})[0] == 201
+    refusals: list[tuple[dict[str, Any], int, str]] = [
         ({"ConfigOnly": True, "Internal": True}, 403, FIELDS),
         ({"ConfigOnly": True, "Scope": "local"}, 403, FIELDS),
         ({**PLAN, "ConfigOnly": True}, 403,
@@ -152,7 +151,8 @@ def test_configurations_say_what_they_may_and_nothing_else(host: Host) -> None:
         ({**PLAN, "IPAM": {"Driver": "x"}}, 403, WRITTEN),
         ({**PLAN, "EnableIPv4": False, "Options": {"a": "b"}}, 403, WRITTEN),
         ({"ConfigFrom": {"Network": "nothing"}}, 400, "IPv4 or IPv6 must be enabled"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for asked, status, words in refusals:
         body = {"Name": "made", **asked}
         assert ask(host, "POST", create, body) == (status, {"message": words}), asked
     assert ask(host, "POST", create, {"Name": "made", "Internal": True, **PLAN})[0] == 201
