@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from hyperstack.api.docker import gojson
 from hyperstack.api.docker.schema.config import CONFIG, read_whole_config
-from hyperstack.api.docker.schema.create import read_create
+from hyperstack.api.docker.schema.create import UPDATE, read_create
 from hyperstack.api.docker.schema.host import HOST_CONFIG, HostConfigKind, host_config
+from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import ContainerConfig, HostConfig, MountPoint, PortBinding
 
@@ -127,6 +128,16 @@ def test_the_configuration_of_a_commit_is_that_of_a_create() -> None:
     ):
         with pytest.raises(InvalidParameter, match=f"{PREFIX}{sentence}"):
             read_whole_config(body)
+
+
+def test_an_update_must_have_the_right_types_in_what_comes_to_nothing_too() -> None:
+    changes = UPDATE.read({"memory": 1 << 26, "Ulimits": [], "RestartPolicy": None})
+    assert changes == UpdateConfig(memory=1 << 26)
+    with pytest.raises(InvalidParameter) as refused:
+        UPDATE.read({"Ulimits": [{"Name": 1}]})
+    assert refused.value.message == (
+        f"{PREFIX}number into Go struct field UpdateConfig.Ulimits.0.Name of type string"
+    )
 
 
 def test_nulls_leave_the_zero_value() -> None:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from hyperstack.api.docker import gojson
 from hyperstack.api.docker.request import Request
 from hyperstack.api.docker.router import Router
-from hyperstack.api.docker.schema.create import read_create, update_fields
+from hyperstack.api.docker.schema.create import UPDATE, read_create
 from hyperstack.api.docker.schema.inspect import container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.mounts import as_of
@@ -21,11 +20,6 @@ from hyperstack.model import Container
 
 if TYPE_CHECKING:
     from hyperstack.engine.engine import Engine
-
-_UPDATE: gojson.Schema[UpdateConfig] = gojson.Schema(
-    "container.UpdateConfig", UpdateConfig, update_fields()
-)
-
 
 MOST_IGNORED = 7
 """Bytes of a body of ``start`` that moby overlooks: old clients sent ``null`` and the like."""
@@ -193,7 +187,7 @@ async def rename(request: Request, engine: Engine) -> None:
 
 async def update(request: Request, engine: Engine) -> None:
     """``POST /containers/{name}/update``"""
-    changes: UpdateConfig = await request.object(_UPDATE)
+    changes: UpdateConfig = await request.object(UPDATE)
     warnings = await engine.containers.update(request.name, changes)
     await request.answer_json({"Warnings": warnings or None})
 

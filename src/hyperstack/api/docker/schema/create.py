@@ -7,13 +7,9 @@ from typing import Any
 
 from hyperstack.api.docker.gojson import (
     BOOL,
-    INT64,
     STRING,
-    UINT16,
-    UINT64,
     Field,
     Nullable,
-    Object,
     Pair,
     Schema,
     Strings,
@@ -21,7 +17,8 @@ from hyperstack.api.docker.gojson import (
 )
 from hyperstack.api.docker.schema.config import read_config
 from hyperstack.api.docker.schema.endpoint import EndpointMap
-from hyperstack.api.docker.schema.host import RESTART_POLICY, WEIGHT_DEVICES, HostConfigKind
+from hyperstack.api.docker.schema.host import HOST_CONFIG, HostConfigKind
+from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import ContainerConfig, EndpointSettings, ExecConfig, HostConfig
 
@@ -112,27 +109,27 @@ EXEC_START: Schema[ExecStart] = Schema(
 )
 
 
-def update_fields() -> tuple[Field, ...]:
-    """Return the fields of the update body that the engine's ``UpdateConfig`` has."""
-    return (
-        Field("BlkioWeight", "blkio_weight", UINT16),
-        Field("BlkioWeightDevice", "blkio_weight_device", WEIGHT_DEVICES),
-        Field("CpuPercent", "cpu_percent", INT64),
-        Field("CpuRealtimePeriod", "cpu_realtime_period", INT64),
-        Field("CpuRealtimeRuntime", "cpu_realtime_runtime", INT64),
-        Field("IOMaximumIOps", "io_maximum_iops", UINT64),
-        Field("IOMaximumBandwidth", "io_maximum_bandwidth", UINT64),
-        Field("MemorySwappiness", "memory_swappiness", Nullable(INT64)),
-        Field("OomKillDisable", "oom_kill_disable", Nullable(BOOL)),
-        Field("CpuShares", "cpu_shares", INT64),
-        Field("CpuPeriod", "cpu_period", INT64),
-        Field("CpuQuota", "cpu_quota", INT64),
-        Field("CpusetCpus", "cpuset_cpus", STRING),
-        Field("CpusetMems", "cpuset_mems", STRING),
-        Field("NanoCpus", "nano_cpus", INT64),
-        Field("Memory", "memory", INT64),
-        Field("MemoryReservation", "memory_reservation", INT64),
-        Field("MemorySwap", "memory_swap", INT64),
-        Field("PidsLimit", "pids_limit", Nullable(INT64)),
-        Field("RestartPolicy", "restart_policy", Nullable(Object(RESTART_POLICY))),
-    )
+_RESOURCES = frozenset(
+    (
+        "CpuShares Memory NanoCpus CgroupParent BlkioWeight BlkioWeightDevice BlkioDeviceReadBps "
+        "BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps CpuPeriod CpuQuota "
+        "CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems Devices DeviceCgroupRules "
+        "DeviceRequests KernelMemory KernelMemoryTCP MemoryReservation MemorySwap "
+        "MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps "
+        "IOMaximumBandwidth RestartPolicy"
+    ).split()
+)
+"""Keys of ``container.UpdateConfig``; they are read as those of ``HostConfig`` are."""
+
+
+def _update(**values: Any) -> UpdateConfig:
+    """Keep what an update looks at; the rest must have the right types, as with dockerd."""
+    known = UpdateConfig.__struct_fields__
+    return UpdateConfig(**{name: value for name, value in values.items() if name in known})
+
+
+UPDATE: Schema[UpdateConfig] = Schema(
+    "container.UpdateConfig",
+    _update,
+    tuple(field for field in HOST_CONFIG.fields if field.key in _RESOURCES),
+)
