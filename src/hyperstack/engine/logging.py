@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperstack.engine import journald, logtag, syslog
+from hyperstack.engine import fluentd, gelf, journald, logtag, syslog
 from hyperstack.engine.core import Core
 from hyperstack.engine.logfile import LogSettings, LogWriter
 from hyperstack.engine.logkept import CACHE, flag, parse_size, settle
@@ -31,18 +31,26 @@ class _Driver:
     options: frozenset[str] = frozenset()
     check: Callable[[Mapping[str, str]], None] | None = None
     sender: Callable[[Container, Terms], Sender] | None = None
+    unknown: str = "unknown log opt '{}' for {} log driver"
 
 
 _FILES = frozenset({"max-size", "max-file", "compress"})
 _DRIVERS = {
-    "json-file": _Driver(options=_FILES | logtag.OPTIONS),
-    "local": _Driver(options=_FILES),
-    "none": _Driver(),
+    "fluentd": _Driver(options=fluentd.OPTIONS, check=fluentd.check, sender=fluentd.sender),
+    "gelf": _Driver(
+        options=gelf.OPTIONS,
+        check=gelf.check,
+        sender=gelf.sender,
+        unknown='unknown log opt "{}" for {} log driver',
+    ),
     "journald": _Driver(options=logtag.OPTIONS, sender=journald.sender),
+    "json-file": _Driver(options=_FILES | logtag.OPTIONS),
+    "local": _Driver(options=_FILES, unknown="unknown log opt '{}' for log driver {}"),
+    "none": _Driver(),
     "syslog": _Driver(options=syslog.OPTIONS, check=syslog.check, sender=syslog.sender),
 }
 DRIVERS = tuple(_DRIVERS)
-_NOT_HERE = ("awslogs", "fluentd", "gcplogs", "gelf", "splunk")
+_NOT_HERE = ("awslogs", "gcplogs", "splunk")
 _ANY = frozenset({"mode", "max-buffer-size"})
 FAILED = "failed to create task for container: failed to initialize logging driver: "
 
@@ -61,8 +69,7 @@ def check(config: LogConfig) -> None:
     flag(config.config, "cache-disabled", "invalid value for option cache-disabled: ")
     for key in config.config:
         if key not in driver.options | _ANY | CACHE:
-            place = f"log driver {name}" if name == "local" else f"{name} log driver"
-            raise InvalidParameter(f"unknown log opt '{key}' for {place}")
+            raise InvalidParameter(driver.unknown.format(key, name))
     if driver.check is not None:
         driver.check(config.config)
 
@@ -103,7 +110,7 @@ async def begin_log(core: Core, container: Container) -> LogWriter:
     sender: Sender | None = None
     try:
         sender = _sender(container)
-        if sender is not None:
+        if sender is not None and not sender.lazy:
             await sender.connect()
         return LogWriter(
             _settings(core, container), container.generation + 1, fresh=True, sender=sender
@@ -113,7 +120,9 @@ async def begin_log(core: Core, container: Container) -> LogWriter:
             sender.close()
         if not isinstance(error, HyperError):
             raise
-        kind = InvalidParameter if isinstance(error, InvalidParameter) and sender else InternalError
+        # dockerd goes by these words, wherever they come from.
+        missing = "no such file or directory" in error.message
+        kind = InvalidParameter if missing else InternalError
         raise kind(FAILED + error.message) from error
 
 

@@ -82,7 +82,7 @@ def _json_files(options: Mapping[str, str]) -> _Kept:
     files = _integer(options.get("max-file", "1"))
     if files < 1:
         raise InvalidParameter("max-file cannot be less than 1")
-    compress = _boolean(options.get("compress", "false"))
+    compress = parse_boolean(options.get("compress", "false"))
     if compress and (files == 1 or not size):
         raise InvalidParameter(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
@@ -105,7 +105,7 @@ def _local_files(options: Mapping[str, str]) -> _Kept:
             words = f"invalid value for {key}: {text}: {error.message}"
             raise InvalidParameter(words) from error
     try:
-        compress = _boolean(options.get("compress", "true"))
+        compress = parse_boolean(options.get("compress", "true"))
     except InvalidParameter as error:
         words = f"error reading compress log option: {error.message}"
         raise InvalidParameter(words) from error
@@ -135,7 +135,8 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _boolean(text: str) -> bool:
+def parse_boolean(text: str) -> bool:
+    """Return what Go's ``strconv.ParseBool`` does. Raises InvalidParameter in its words."""
     if text not in _TRUE + _FALSE:
         raise InvalidParameter(f'strconv.ParseBool: parsing "{text}": invalid syntax')
     return text in _TRUE

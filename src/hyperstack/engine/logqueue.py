@@ -69,8 +69,14 @@ class Sender(ABC):
     """One container's messages on their way. Made and used on the event loop."""
 
     name = "log"
-    patient = False
-    """Whether the container waits even for a server that is away (``mode=blocking``)."""
+    again = AGAIN
+    """Seconds between two tries to connect again."""
+    tries = 0
+    """Tries to connect after which a message is dropped; 0: it waits."""
+    patience = BOUND
+    """Seconds for one message to go out."""
+    lazy = False
+    """Whether a container starts though its server is away."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -84,6 +90,7 @@ class Sender(ABC):
         self._closing = False
         self._away = False
         self._lost = 0
+        self._failed = 0
         self._silent_until = 0.0
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -106,7 +113,7 @@ class Sender(ABC):
             return
         if not self._waiting and self._went(message):
             return
-        drops = not self._terms.blocking or (self._away and not self.patient)
+        drops = self._away or not self._terms.blocking
         if drops and self._size + len(message) > self._terms.bound:
             self._lost += 1
             return
@@ -184,10 +191,9 @@ class Sender(ABC):
             try:
                 connection = await self._living()
             except (HyperError, OSError) as error:
-                await self._wait_for_server(error)
-                return False
+                return await self._wait_for_server(error)
             try:
-                async with asyncio.timeout(BOUND):
+                async with asyncio.timeout(self.patience):
                     await connection.send(message)
                 self._is_back()
                 return True
@@ -215,15 +221,21 @@ class Sender(ABC):
             log.warning("%d lines for %s are lost: %s", self._lost, self.name, why)
             self._lost, self._silent_until = 0, now + PAUSE
 
-    async def _wait_for_server(self, error: Exception) -> None:
+    async def _wait_for_server(self, error: Exception) -> bool:
+        """Wait before the next try to connect; True if the first message is not to wait for it."""
         if not self._away:
             log.warning("%s is away, lines wait for it: %s", self.name, error)
         self._away = True
-        if not self.patient:
-            self._room.set()
-        await asyncio.sleep(AGAIN)
+        self._room.set()
+        self._failed += 1
+        await asyncio.sleep(self.again)
+        if not self.tries or self._failed < self.tries:
+            return False
+        self._failed = 0
+        self._lost += 1
+        return True
 
     def _is_back(self) -> None:
         if self._away:
             log.warning("%s is back, %d lines were lost to it", self.name, self._lost)
-        self._away, self._lost = False, 0
+            self._away, self._lost, self._failed = False, 0, 0

@@ -5,17 +5,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from hyperstack.errors import InternalError
+from hyperstack.errors import InternalError, InvalidParameter
 
+_PORT = re.compile(r":([^:\]]{1,20})\Z")
 BOUND = 10.0
 """Seconds for connecting."""
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 """OpenSSL's numbers (``x509_vfy.h``) for a chain that ends at nobody who is trusted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server is: host and port as they were given, or the path of a unix socket."""
+
+    scheme: str
+    host: str = ""
+    port: int | None = None
+    path: str = ""
+    place: str = ""
+    """Host and port as one text."""
+
+
+def parse_url(text: str) -> Address:
+    """Take a URL apart. Raises InvalidParameter in the words of Go's ``net/url``."""
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise InvalidParameter(f"parse \"{text}\": missing ']' in host") from error
+    port = _PORT.search(url.netloc)
+    if port is not None and not (port[1].isascii() and port[1].isdigit()):
+        raise InvalidParameter(f'parse "{text}": invalid port ":{port[1]}" after host')
+    return Address(
+        scheme=url.scheme,
+        host=url.hostname or "",
+        port=int(port[1]) if port is not None else None,
+        path=url.path,
+        place=url.netloc,
+    )
 
 
 class Connection(ABC):

@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from hyperstack.engine import logqueue, logtag
 from hyperstack.engine.logqueue import Line, Terms
-from hyperstack.engine.logsocket import Connection, dial
+from hyperstack.engine.logsocket import Connection, dial, parse_url
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import Container, StreamKind
 
@@ -39,7 +38,6 @@ OPTIONS = logtag.OPTIONS | {
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 PORT = 514
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
-_PORT = re.compile(r":([^:\]]{1,20})\Z")
 _INTEGER = re.compile(r"\+?[0-9]{1,9}\Z")
 _FACILITIES = (
     "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp - - - - "
@@ -65,18 +63,12 @@ def parse_address(text: str) -> tuple[str, str, int]:
     """
     if not text:
         return "", "", 0
-    try:
-        url = urlsplit(text)
-    except ValueError as error:
-        raise InvalidParameter(f"parse \"{text}\": missing ']' in host") from error
-    port = _PORT.search(url.netloc)
-    if port is not None and _INTEGER.match(port[1]) is None:
-        raise InvalidParameter(f'parse "{text}": invalid port ":{port[1]}" after host')
+    url = parse_url(text)
     if url.scheme in ("unix", "unixgram"):
         return url.scheme, url.path, 0
     if url.scheme not in ("udp", "tcp", "tcp+tls"):
         raise InvalidParameter(f"unsupported scheme: '{url.scheme}'")
-    return url.scheme, url.hostname or "localhost", int(port[1]) if port is not None else PORT
+    return url.scheme, url.host or "localhost", PORT if url.port is None else url.port
 
 
 def parse_facility(text: str) -> int:

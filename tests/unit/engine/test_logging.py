@@ -160,8 +160,8 @@ async def test_what_only_a_start_can_judge_is_refused_then(
 
 
 def test_a_driver_that_is_not_here_is_named() -> None:
-    with pytest.raises(NotImplementedHere, match="fluentd"):
-        check(LogConfig(type="fluentd"))
+    with pytest.raises(NotImplementedHere, match="splunk"):
+        check(LogConfig(type="splunk"))
 
 
 def test_labels_variables_and_tag_go_into_each_record() -> None:
