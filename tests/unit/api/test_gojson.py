@@ -91,6 +91,8 @@ def test_a_wrong_type_is_named_as_go_names_it(body: Any, sentence: str) -> None:
         (b'["a\\q"]', "invalid JSON: invalid escape sequence `\\q` in string"),
         (b'["\\u12"]', 'invalid JSON: invalid escape sequence `\\u12"]` in string'),
         (b'["a\nb"]', "invalid JSON: invalid character '\\n' in string"),
+        (b"\x07", "invalid JSON: invalid character '\\a' looking for beginning of value"),
+        (b"\xc2\x82", "invalid JSON: invalid character '\\u0082' looking for beginning of value"),
         (b"[-]", "invalid JSON: invalid character ']' in numeric literal"),
         (b"[01]", "invalid JSON: invalid character '1' after array element"),
         (

@@ -145,6 +145,8 @@ async def test_a_json_body_has_a_bound(api: Api) -> None:
          "'application/json'"),
         ("X: y", b"{}", "malformed Content-Type header (): mime: no media type"),
         ("Content-Type: application/json", b"", "invalid JSON: got EOF while reading request body"),
+        ("Content-Type: application/json", b"\n", "invalid JSON: got EOF while reading request "
+         "body"),
         ("Content-Type: application/json; charset=utf-8", b"{", "invalid JSON: unexpected EOF"),
     ],
 )  # fmt: skip

@@ -65,6 +65,8 @@ def test_numbers_are_refused_in_gos_words() -> None:
     assert Query("").optional_integer("n") is None
     with pytest.raises(InvalidParameter, match=r'strconv\.Atoi: parsing "x": invalid syntax'):
         Query("n=x").integer("n")
+    with pytest.raises(InvalidParameter, match=r'parsing "\\"\\x00": invalid syntax'):
+        Query("n=%22%00").integer("n")
 
 
 def test_a_query_has_a_bound() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from hyperstack.build.shell import go_quote
 from hyperstack.errors import InvalidParameter
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -244,4 +245,4 @@ def _quoted(char: str) -> str:
     """Quote a character as Go does."""
     if char == "'":
         return "'\\''"
-    return repr(char)
+    return "'\"'" if char == '"' else f"'{go_quote(char)[1:-1]}'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl
 
+from hyperstack.build.shell import go_quote
 from hyperstack.errors import InvalidParameter
 
 MOST_FIELDS = 1000
@@ -19,8 +20,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
             raise InvalidParameter("invalid semicolon separator in query")
         for part in field.split("=", 1):
             if bad := _BAD_ESCAPE.search(part):
-                shown = bad[0].replace("\\", "\\\\").replace('"', '\\"')
-                raise InvalidParameter(f'invalid URL escape "{shown}"')
+                raise InvalidParameter(f"invalid URL escape {go_quote(bad[0])}")
     try:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
@@ -70,9 +70,9 @@ class Query:
             return default
         digits = value[1:] if value[0] in "+-" else value
         if not (digits.isascii() and digits.isdigit()):
-            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": invalid syntax')
+            raise InvalidParameter(f"strconv.Atoi: parsing {go_quote(value)}: invalid syntax")
         if len(digits) > 18:
-            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": value out of range')
+            raise InvalidParameter(f"strconv.Atoi: parsing {go_quote(value)}: value out of range")
         return int(value)
 
     def optional_integer(self, key: str) -> int | None:

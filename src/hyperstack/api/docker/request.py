@@ -115,10 +115,10 @@ class Request:
             raise InvalidParameter("request body did not arrive in time") from None
         return b"".join(parts)
 
-    async def json(self, *, needed: bool = False) -> Any:
+    async def json(self, *, needed: bool = False, lenient: bool = False) -> Any:
         """Return the JSON body, None if there is none. Raises InvalidParameter.
 
-        *needed*: an empty body is an error.
+        *needed*: an empty body is an error. One of blanks alone always is, unless *lenient*.
         """
         given = self.head.headers.get("content-type", "")
         if self.has_body or given:
@@ -128,7 +128,7 @@ class Request:
         except http1.ProtocolError as error:
             raise http1.ProtocolError(error.status, f"invalid JSON: {error.sentence}") from error
         if not data.strip():
-            if needed:
+            if needed or (data and not lenient):
                 raise InvalidParameter("invalid JSON: got EOF while reading request body")
             return None
         return gojson.decode(data)

@@ -144,7 +144,7 @@ async def changes(request: Request, engine: Engine) -> None:
 
 async def commit(request: Request, engine: Engine) -> None:
     """``POST /commit``"""
-    raw: Any = await request.json()
+    raw: Any = await request.json(lenient=True)
     config: ContainerConfig | None = read_whole_config(raw) if raw is not None else None
     query = request.query
     if not query.text("container"):

@@ -13,6 +13,7 @@ from hyperstack.api.docker.schema.inspect import container_inspect
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.mounts import as_of
 from hyperstack.api.docker.schema.versions import as_meant
+from hyperstack.build.shell import go_quote
 from hyperstack.engine.logging import log_path
 from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter, NotFound
@@ -209,7 +210,7 @@ def _side(request: Request, key: str, what: str) -> int:
     text = request.query.text(key)
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
-        raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax')
+        raise InvalidParameter(f"invalid resize {what} {go_quote(text)}: invalid syntax")
     if digits != text or len(text) > 10 or int(text) >= 1 << 32:
         raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
     return min(int(text), (1 << 16) - 1)
