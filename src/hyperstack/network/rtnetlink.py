@@ -47,7 +47,7 @@ _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 4, 5
 _BRPORT_STATE, _BRPORT_MODE, _BRPORT_FLUSH, _BRPORT_ISOLATED = 1, 4, 24, 33
 _LISTENING, _FORWARDING = 1, 3
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 8, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 4, 8, 2
 _RTA_DST = 1
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _IFF_UP = 1
@@ -168,6 +168,8 @@ def _address_body(index: int, address: Interface) -> bytes:
     body = struct.pack("BBBBI", family, address.network.prefixlen, 0, 0, index)
     if address.version == 4:
         body += _attribute(_IFA_LOCAL, packed)
+        if address.network.prefixlen < 31:
+            body += _attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
     else:
         # Nobody else can have it: waiting a second for duplicates would only delay containers.
         body += _number(_IFA_FLAGS, _IFA_F_NODAD)
