@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.network import asked
 from hyperstack.network.rows import (
     BRIDGE_NAME,
@@ -31,7 +31,6 @@ from hyperstack.network.rows import (
         (BRIDGE_NAME, 'x" }', InternalError, "invalid argument"),
         (BRIDGE_NAME, "..", InternalError, "invalid argument"),
         (GATEWAY_MODES[4], "odd", InvalidParameter, "unknown gateway mode odd"),
-        (GATEWAY_MODES[6], "routed", NotImplementedHere, "'routed' is not supported"),
     ],
 )
 def test_options_that_can_not_be_are_refused(
