@@ -17,6 +17,7 @@
 
 #define TOP "/sys/fs/cgroup"
 #define PARENT TOP "/c"
+#define SHOWN TOP "/shown"
 
 enum { DEPTH_MOST = 256, EVENTS_ROOM = 512 };
 
@@ -41,6 +42,9 @@ int cgroups_init(void)
     if (mkdir(PARENT, 0755) && errno != EEXIST)
         return -errno;
     enable(PARENT);
+    if (mkdir(SHOWN, 0755) && errno != EEXIST)
+        return -errno;
+    write_file(AT_FDCWD, SHOWN "/cgroup.subtree_control", "+cpu");
     return 0;
 }
 
@@ -63,7 +67,24 @@ static int set_number(const struct cgroup *cgroup, const char *file, int64_t val
     return error ? fail_errno(failure, STAGE_CGROUP, -error, "writing %s to %s", text, file) : 0;
 }
 
-static int set_cpu(const struct cgroup *cgroup, const struct limits_spec *limits,
+int cgroup_shown(const char *id, const char *file)
+{
+    char path[CONTAINER_PATH];
+    snprintf(path, sizeof path, SHOWN "/%s/%s", id, file);
+    return open(path, O_PATH | O_CLOEXEC);
+}
+
+static int show_cpu(const char *id, const char *text)
+{
+    char path[CONTAINER_PATH];
+    snprintf(path, sizeof path, SHOWN "/%s/cpu.max", id);
+    return write_file(AT_FDCWD, path, text);
+}
+
+/* Two clocks that each take away what is over would take it away twice: where the host divides CPU
+ * time, the container has all of the guest's, and cpu.max of a group without processes says what
+ * it was given. */
+static int set_cpu(const struct cgroup *cgroup, const char *id, const struct limits_spec *limits,
                    struct failure *failure)
 {
     char text[64] = "max";
@@ -74,11 +95,13 @@ static int set_cpu(const struct cgroup *cgroup, const struct limits_spec *limits
         snprintf(text, sizeof text, "%lld", (long long)quota);
     if (period > 0)
         snprintf(text + strlen(text), sizeof text - strlen(text), " %lld", (long long)period);
-    int error = write_file(cgroup->dir, "cpu.max", text);
+    int error = write_file(cgroup->dir, "cpu.max", limits->cpu_by_host ? "max" : text);
+    if (!error)
+        error = show_cpu(id, text);
     return error ? fail_errno(failure, STAGE_CGROUP, -error, "writing %s to cpu.max", text) : 0;
 }
 
-int cgroup_limit(const struct cgroup *cgroup, const struct limits_spec *limits,
+int cgroup_limit(const struct cgroup *cgroup, const char *id, const struct limits_spec *limits,
                  struct failure *failure)
 {
     const struct {
@@ -92,7 +115,7 @@ int cgroup_limit(const struct cgroup *cgroup, const struct limits_spec *limits,
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (set_number(cgroup, numbers[i].file, numbers[i].value, failure))
             return -1;
-    return set_cpu(cgroup, limits, failure);
+    return set_cpu(cgroup, id, limits, failure);
 }
 
 int cgroup_make(struct cgroup *cgroup, const char *id, const struct limits_spec *limits,
@@ -103,6 +126,13 @@ int cgroup_make(struct cgroup *cgroup, const char *id, const struct limits_spec 
     cgroup_none(cgroup);
     if (mkdir(path, 0755) && errno != EEXIST)
         return fail_errno(failure, STAGE_CGROUP, errno, "making %s", path);
+    char shown[CONTAINER_PATH];
+    snprintf(shown, sizeof shown, SHOWN "/%s", id);
+    if (mkdir(shown, 0755) && errno != EEXIST) {
+        fail_errno(failure, STAGE_CGROUP, errno, "making %s", shown);
+        cgroup_remove(cgroup, id);
+        return -1;
+    }
     cgroup->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (cgroup->dir >= 0)
         cgroup->events = openat(cgroup->dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
@@ -112,7 +142,7 @@ int cgroup_make(struct cgroup *cgroup, const char *id, const struct limits_spec 
         return -1;
     }
     cgroup->memory_events = openat(cgroup->dir, "memory.events", O_RDONLY | O_CLOEXEC);
-    if (!cgroup_limit(cgroup, limits, failure))
+    if (!cgroup_limit(cgroup, id, limits, failure))
         return 0;
     cgroup_remove(cgroup, id);
     return -1;
@@ -146,6 +176,8 @@ int cgroup_remove(struct cgroup *cgroup, const char *id)
         if (fds[i] >= 0)
             close(fds[i]);
     cgroup_none(cgroup);
+    snprintf(path, sizeof path, SHOWN "/%s", id);
+    rmdir(path);
     snprintf(path, sizeof path, PARENT "/%s", id);
     if (!rmdir(path) || errno == ENOENT)
         return 0;

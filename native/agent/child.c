@@ -270,7 +270,7 @@ _Noreturn void child_main(const struct launch *launch, int status)
                            .process = &launch->spec->process,
                            .status = status,
                            .netlink = -1,
-                           .room = {-1, -1, NULL}};
+                           .room = {-1, -1, -1, NULL}};
     child_signals();
     setsid();
     if (!oom_score_set(child.process, &child.failure) && !take_stdio(&child) &&

@@ -13,6 +13,7 @@
 struct room {
     int devices; /* the guest's own /dev, for privileged containers; -1: none */
     int shm;     /* a detached mount of a sibling's /dev/shm, -1: an own one */
+    int cpu;     /* a detached mount of the cpu.max that is shown, -1: none */
     int *trees;  /* detached mounts, one per mount of the spec; -1 where it is a tmpfs */
 };
 /* Before the new mount namespace is left for the new root: opens what lies outside. */

@@ -117,7 +117,7 @@ static int update_work(void *argument, struct writer *answer, struct failure *fa
     struct cgroup cgroup = {.dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (cgroup.dir < 0)
         return fail_errno(failure, STAGE_CGROUP, errno, "opening %s", path);
-    return cgroup_limit(&cgroup, &spec->limits, failure);
+    return cgroup_limit(&cgroup, spec->id, &spec->limits, failure);
 }
 
 void handle_update(struct request request, struct reader *payload)

@@ -1,7 +1,7 @@
 /* Numbers of the agent protocol. Made by python -m hyperstack.guest.header: don't edit. */
 #ifndef HYPER_MESSAGES_H
 #define HYPER_MESSAGES_H
-#define HYPER_VERSION 2u
+#define HYPER_VERSION 3u
 #define HYPER_HEADER 16u
 #define HYPER_MAX_MESSAGE 4194304u
 #define HYPER_MAX_DATA 131072u
@@ -132,6 +132,7 @@ enum hyper_field_limits {
     F_LIMITS_CPU_QUOTA_US = 6,
     F_LIMITS_CPU_PERIOD_US = 7,
     F_LIMITS_OOM_GROUP = 8,
+    F_LIMITS_CPU_BY_HOST = 9,
 };
 enum hyper_field_mount {
     F_MOUNT_KIND = 1,

@@ -29,6 +29,12 @@ int room_collect(const struct container_spec *spec, struct room *room, struct fa
             return -1;
     }
     devices_load(spec);
+    int shown = cgroup_shown(spec->id, "cpu.max");
+    if (shown >= 0) {
+        room->cpu = sys_open_tree(shown, "", SYS_OPEN_TREE_CLONE | SYS_OPEN_TREE_CLOEXEC |
+                                                 SYS_AT_EMPTY_PATH);
+        close(shown);
+    }
     if (spec->privileged)
         room->devices = open("/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return 0;
@@ -122,16 +128,38 @@ static int make_ipc(const struct container_spec *spec, const struct room *room,
     return make_shm(spec, room, failure);
 }
 
-static int make_sys(const struct container_spec *spec, struct failure *failure)
+/* A guest's group of cgroup namespace "host" has no such file. */
+static int show_cpu(const struct container_spec *spec, const struct room *room,
+                    struct failure *failure)
+{
+    struct sys_mount_attr attr = {.set = spec->privileged ? 0u : SYS_ATTR_RDONLY};
+    int target = open("/sys/fs/cgroup/cpu.max", O_PATH | O_CLOEXEC);
+    if (target < 0 || room->cpu < 0) {
+        if (target >= 0)
+            close(target);
+        return 0;
+    }
+    int error = (attr.set && sys_mount_setattr(room->cpu, 0, &attr)) || sys_attach(room->cpu, target)
+                    ? errno
+                    : 0;
+    close(target);
+    return error ? fail_errno(failure, STAGE_MOUNT, error, "showing cpu.max") : 0;
+}
+
+static int make_sys(const struct container_spec *spec, const struct room *room,
+                    struct failure *failure)
 {
     unsigned long flags = KERNEL_FLAGS | (spec->privileged ? 0 : MS_RDONLY);
     if (mounts_cover(spec, "/sys"))
         return 0;
     if (real_folder("/sys", failure) || put("sysfs", "/sys", flags, NULL, failure))
         return -1;
-    return mounts_cover(spec, "/sys/fs/cgroup")
-               ? 0
-               : put_named("cgroup", "cgroup2", "/sys/fs/cgroup", flags, NULL, failure);
+    if (mounts_cover(spec, "/sys/fs/cgroup"))
+        return 0;
+    return put_named("cgroup", "cgroup2", "/sys/fs/cgroup", flags, NULL, failure) ||
+                   show_cpu(spec, room, failure)
+               ? -1
+               : 0;
 }
 
 /* What programs look for, made where it is missing as moby's daemon/initlayer does. Mount points are
@@ -159,7 +187,7 @@ int rootfs_standard(const struct container_spec *spec, const struct room *room,
         return -1;
     if (real_folder("/proc", failure) || put("proc", "/proc", KERNEL_FLAGS, NULL, failure))
         return -1;
-    return make_dev(spec, room, failure) || make_sys(spec, failure) ||
+    return make_dev(spec, room, failure) || make_sys(spec, room, failure) ||
                    make_ipc(spec, room, failure)
                ? -1
                : 0;

@@ -82,7 +82,7 @@ struct mounting {
 static int make_view(const struct container_spec *spec, struct failure *failure)
 {
     char root[CONTAINER_PATH], view[CONTAINER_PATH];
-    struct room room = {.devices = -1, .shm = -1};
+    struct room room = {.devices = -1, .shm = -1, .cpu = -1};
     snprintf(root, sizeof root, "/c/%s/root", spec->id);
     snprintf(view, sizeof view, "/c/%s/view", spec->id);
     if (mkdir(view, 0700) || mount(root, view, NULL, MS_BIND, NULL))

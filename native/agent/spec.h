@@ -58,6 +58,7 @@ struct join_spec {
 struct limits_spec {
     int64_t memory_max, memory_low, swap_max, pids_max, cpu_weight, cpu_quota_us, cpu_period_us;
     bool oom_group;
+    bool cpu_by_host; /* cpu_quota_us and cpu_period_us are the host's to keep: only shown */
 };
 
 struct sysctl_spec {

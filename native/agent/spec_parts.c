@@ -138,6 +138,8 @@ void limits_field(struct source_of from, const struct field *field, void *item)
         return;
     if (field->tag == F_LIMITS_OOM_GROUP)
         limits->oom_group = field_flag(from.reader, field);
+    else if (field->tag == F_LIMITS_CPU_BY_HOST)
+        limits->cpu_by_host = field_flag(from.reader, field);
     else if (field->tag && field->tag < sizeof numbers / sizeof *numbers)
         *numbers[field->tag] = number_of(from, field, -1, INT64_MAX);
     else

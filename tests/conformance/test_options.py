@@ -38,6 +38,17 @@ def test_devices_are_those_of_the_guests_kernel_and_work(host: Host) -> None:
     assert "no device controller: /dev/zero gets the mode for r" in done.err
 
 
+def test_a_container_sees_its_limits_and_their_changes(host: Host) -> None:
+    files = [f"/sys/fs/cgroup/{name}.max" for name in ("cpu", "memory", "memory.swap", "pids")]
+    host.docker("run", "-d", "--name", "bounded", "--cpus", "0.5", "-m", "64m", "--pids-limit",
+                "33", "busybox", "sleep", "1000")  # fmt: skip
+    seen = host.docker("exec", "bounded", "cat", *files).out.split()
+    assert seen == ["50000", "100000", str(64 << 20), str(64 << 20), "33"]
+    host.docker("update", "--cpus", "1.5", "-m", "48m", "--memory-swap", "48m", "bounded")
+    seen = host.docker("exec", "bounded", "cat", *files).out.split()
+    assert seen == ["150000", "100000", str(48 << 20), "0", "33"]
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU leaves no choice")
 def test_a_machine_runs_where_cpuset_says_and_moves_with_an_update(host: Host) -> None:
     def cpus() -> str:

@@ -113,6 +113,11 @@ class Sandbox:
         """Never give out *handle* again (an earlier daemon did)."""
         self._next_handle = max(self._next_handle, handle + 1)
 
+    @property
+    def version(self) -> int:
+        """The version of the protocol that its agent speaks; ours while none is connected."""
+        return messages.VERSION if self.agent is None else self.agent.version
+
     async def call(self, op: messages.Op, message: Any = None, *, timeout: float = 30.0) -> Any:
         """Ask the agent. Raises AgentFailure for its refusals, GuestError if it can't be asked."""
         if self.agent is None:

@@ -20,7 +20,7 @@ from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
 from hyperstack.engine.record import in_any_case
 from hyperstack.engine.sandbox import Sandbox, layer_name
-from hyperstack.engine.spec import DEFAULT_SHARES, cpu_time, limits
+from hyperstack.engine.spec import DEFAULT_SHARES, SHOWN_SINCE, cpu_time, limits
 from hyperstack.errors import GuestError, HyperError, InvalidParameter
 from hyperstack.guest import messages
 from hyperstack.guest.client import AgentFailure
@@ -294,9 +294,10 @@ async def share_out(core: Core, sandbox: Sandbox, newcomer: Container | None = N
     if not everybody:
         return
     core.sandboxes.update_limits(sandbox.id, machine_limits(everybody, sandbox.row.memory))
+    version = sandbox.version
     for member in members:
-        told = limits(member.host, shared=True)
-        if len(everybody) == 1:
+        told = limits(member.host, version=version, shared=len(everybody) > 1)
+        if len(everybody) == 1 and version < SHOWN_SINCE:
             told = messages.Limits(cpu_quota_us=-1, cpu_period_us=PERIOD)
         message = messages.Update(id=member.id, limits=told)
         try:

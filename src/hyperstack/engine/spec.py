@@ -47,6 +47,8 @@ DEFAULT_NOFILE = 1048576
 LONGEST_NAME = 64
 """Characters that a kernel keeps of a domain name; runc writes what is longer all the same."""
 DEFAULT_SHARES = 1024
+SHOWN_SINCE = 3
+"""The version of the agent protocol that knows CPU limits which the host keeps."""
 
 _RLIMITS = {
     "core": resource.RLIMIT_CORE,
@@ -112,9 +114,15 @@ class Rooms:
 
 
 def container_message(
-    container: Container, rooms: Rooms, *, handle: int, seccomp: bytes, streams: Streams
+    container: Container,
+    rooms: Rooms,
+    *,
+    handle: int,
+    seccomp: bytes,
+    streams: Streams,
+    version: int = messages.VERSION,
 ) -> messages.Container:
-    """Say all that the agent needs to start *container*."""
+    """Say all that an agent of *version* needs to start *container*."""
     host = container.host
     shared = 0
     for join in rooms.joins:
@@ -127,7 +135,7 @@ def container_message(
         domainname=container.config.domainname[:LONGEST_NAME],
         namespaces=_namespaces(host) & ~shared,
         joins=rooms.joins,
-        limits=limits(host, shared=rooms.shared),
+        limits=limits(host, version=version, shared=rooms.shared),
         sysctls=_sysctls(host, rooms.sysctls),
         devices=devices.nodes(host),
         masked_paths=() if host.privileged else _or(host.masked_paths, MASKED_PATHS),
@@ -171,21 +179,36 @@ def _tmpfs(host: HostConfig) -> tuple[messages.Mount, ...]:
     return tuple(made)
 
 
-def limits(host: HostConfig, *, shared: bool = False) -> messages.Limits:
-    """Say what the container's cgroup in the guest enforces.
+def limits(host: HostConfig, *, version: int, shared: bool = False) -> messages.Limits:
+    """Say to an agent of *version* what the container's cgroup in the guest enforces.
 
-    CPU time is the host's business, unless the sandbox is *shared* with others.
+    CPU time is the host's business, unless the sandbox is *shared* with others: else the container
+    only sees its limit. Older agents can't show what they don't enforce.
     """
     found = messages.Limits(
         memory_max=host.memory or 0,
         memory_low=host.memory_reservation or 0,
+        swap_max=_swap(host),
         pids_max=_processes(host.pids_limit),
     )
-    if not shared:
+    if not shared and version < SHOWN_SINCE:
         return found
     quota, period = cpu_time(host)
-    weight = v2_weight(host.cpu_shares or DEFAULT_SHARES)
-    return replace(found, cpu_quota_us=quota or -1, cpu_period_us=period, cpu_weight=weight)
+    return replace(
+        found,
+        cpu_quota_us=quota or -1,
+        cpu_period_us=period,
+        cpu_weight=v2_weight(host.cpu_shares or DEFAULT_SHARES),
+        cpu_by_host=not shared,
+    )
+
+
+def _swap(host: HostConfig) -> int:
+    """Return the swap beside the memory as the agent takes it; guests have none, but show this."""
+    if not host.memory or not host.memory_swap:
+        return 0
+    # Less than a page is none; 0 would leave the limit as it is.
+    return -1 if host.memory_swap < 0 else max(host.memory_swap - host.memory, 1)
 
 
 def _processes(limit: int | None) -> int:

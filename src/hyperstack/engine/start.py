@@ -169,6 +169,7 @@ async def _start_process(
         handle=handle,
         seccomp=filter_for(container.host),
         streams=streams,
+        version=sandbox.version,
     )
     bounds.check_container(message)
     try:

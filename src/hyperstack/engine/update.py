@@ -136,7 +136,8 @@ async def _apply(core: Core, container: Container) -> None:
             f"the container's virtual machine has {row.memory >> 20} MiB and can't grow while it "
             "runs; stop the container first"
         )
-    message = messages.Update(id=container.id, limits=limits(container.host))
+    told = limits(container.host, version=live.sandbox.version)
+    message = messages.Update(id=container.id, limits=told)
     try:
         await live.sandbox.call(messages.Op.UPDATE, message)
     except GuestError:

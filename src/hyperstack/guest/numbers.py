@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-VERSION = 2
-"""Of the protocol: 2 brought sockets."""
+VERSION = 3
+"""Of the protocol: 2 brought sockets, 3 the limits that are only shown."""
 OLDEST = 1
 """Of agents with which the daemon still speaks: sandboxes outlive the daemon that started them."""
 HEADER = 16

@@ -59,7 +59,8 @@ class Join:
 class Limits:
     """Limits of a container's cgroup; 0 = unset, -1 = no limit (``max``).
 
-    Bytes, tasks, cgroup v2 weight (1-10000), microseconds.
+    Bytes, tasks, cgroup v2 weight (1-10000), microseconds. ``cpu_by_host`` (since version 3): the
+    host keeps the container to its quota, which the guest only shows in ``cpu.max``.
     """
 
     memory_max: int = 0
@@ -70,6 +71,7 @@ class Limits:
     cpu_quota_us: int = 0
     cpu_period_us: int = 0
     oom_group: bool = False
+    cpu_by_host: bool = False
 
 
 @message

@@ -169,6 +169,22 @@ async def test_pids_and_cpu_are_limited_and_can_be_changed(guest: Machine) -> No
     await guest.remove(container)
 
 
+async def test_a_limit_of_cpu_time_that_the_host_keeps_is_only_shown(guest: Machine) -> None:
+    limits = Limits(cpu_quota_us=20000, cpu_period_us=100000, cpu_by_host=True)
+    container = guest.container("sleep", "100", limits=limits)
+    await guest.start(container)
+    show = ("cat", "/sys/fs/cgroup/cpu.max")
+    assert (await guest.exec(container, *show)).text == "20000 100000"
+    busy = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; cat /sys/fs/cgroup/cpu.stat"
+    throttled = (await guest.exec(container, "sh", "-c", busy)).text
+    assert "nr_throttled 0\n" in throttled
+    kept = Limits(cpu_quota_us=30000, cpu_period_us=100000)
+    await guest.client.call(Op.UPDATE, messages.Update(id=container.id, limits=kept))
+    assert (await guest.exec(container, *show)).text == "30000 100000"
+    assert "nr_throttled 0\n" not in (await guest.exec(container, "sh", "-c", busy)).text
+    await guest.remove(container)
+
+
 async def test_a_frozen_container_stands_still_and_goes_on(guest: Machine) -> None:
     container = guest.container("sh", "-c", "while :; do echo x; sleep 0.01; done")
     await guest.start(container)

@@ -11,6 +11,7 @@ from hyperstack.engine import joining, rooms, siblings
 from hyperstack.engine.core import Core
 from hyperstack.engine.spec import limits
 from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter
+from hyperstack.guest.messages import VERSION
 from hyperstack.model import ContainerConfig, ContainerState, HostConfig, PortBinding, Status
 from tests.unit.engine.making import added, container
 
@@ -239,7 +240,11 @@ def test_the_machine_may_take_what_its_containers_may_take_together() -> None:
 
 def test_cpu_time_is_the_guest_s_business_only_where_it_is_shared() -> None:
     host = HostConfig(nano_cpus=500_000_000, memory=64 * MiB)
-    assert limits(host).cpu_quota_us == 0
-    told = limits(host, shared=True)
-    assert (told.cpu_quota_us, told.cpu_period_us, told.memory_max) == (50_000, 100_000, 64 * MiB)
-    assert limits(HostConfig(), shared=True).cpu_quota_us == -1
+    for shared in (True, False):
+        told = limits(host, version=VERSION, shared=shared)
+        assert (told.cpu_quota_us, told.cpu_period_us) == (50_000, 100_000)
+        assert told.memory_max == 64 * MiB
+        assert told.cpu_by_host is not shared
+    assert limits(HostConfig(), version=VERSION, shared=True).cpu_quota_us == -1
+    assert limits(host, version=2).cpu_quota_us == 0
+    assert limits(host, version=2, shared=True).cpu_quota_us == 50_000

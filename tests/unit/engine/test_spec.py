@@ -10,7 +10,7 @@ from hyperstack.engine import security, spec
 from hyperstack.engine.spec import Rooms, Streams
 from hyperstack.errors import InvalidParameter
 from hyperstack.guest import messages
-from hyperstack.guest.messages import Namespace
+from hyperstack.guest.messages import VERSION, Namespace
 from hyperstack.model import ContainerConfig, ExecConfig, HostConfig, MountPoint, Ulimit
 from tests.unit.engine.making import container
 
@@ -96,12 +96,21 @@ def test_sysctls_add_to_dockers() -> None:
 
 @pytest.mark.parametrize(("asked", "told"), [(None, 0), (0, -1), (-1, -1), (12, 12)])
 def test_the_limit_of_processes_is_told(asked: int | None, told: int) -> None:
-    assert spec.limits(HostConfig(pids_limit=asked)).pids_max == told
+    assert spec.limits(HostConfig(pids_limit=asked), version=VERSION).pids_max == told
 
 
 def test_memory_limits_are_told() -> None:
-    made = spec.limits(HostConfig(memory=64 << 20, memory_reservation=32 << 20))
+    wished = HostConfig(memory=64 << 20, memory_reservation=32 << 20)
+    made = spec.limits(wished, version=VERSION)
     assert (made.memory_max, made.memory_low) == (64 << 20, 32 << 20)
+
+
+@pytest.mark.parametrize(
+    ("memory", "both", "told"), [(0, 0, 0), (64, 0, 0), (64, -1, -1), (64, 128, 64), (64, 64, 1)]
+)
+def test_swap_is_what_both_have_beside_the_memory(memory: int, both: int, told: int) -> None:
+    wished = HostConfig(memory=memory, memory_swap=both)
+    assert spec.limits(wished, version=VERSION).swap_max == told
 
 
 def test_paths_are_masked_unless_the_user_says_otherwise() -> None:
