@@ -11,6 +11,7 @@ import socket
 from datetime import UTC, datetime
 
 from hyperstack.engine import logtemplate
+from hyperstack.engine.pattern import found
 from hyperstack.errors import InternalError
 from hyperstack.model import Container
 
@@ -32,8 +33,8 @@ def attributes(container: Container) -> tuple[tuple[str, str], ...]:
             if name in values:
                 made[name] = values[name]
         if options.get(pattern) and (values or pattern == "labels-regex"):
-            matcher = _compiled(options[pattern])
-            made.update({k: v for k, v in values.items() if matcher.search(k)})
+            _check(options[pattern])
+            made.update({k: v for k, v in values.items() if _fits(options[pattern], k)})
     return tuple(sorted(made.items()))
 
 
@@ -41,12 +42,19 @@ _UNSUPPORTED = re.compile(r"\(\?(?:<?[=!]|\(|#|>|P=)")
 """What Go's expressions have not: looking around, conditions, comments, references."""
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compile an expression, refused in Go's words where those are easily told."""
+def _fits(pattern: str, name: str) -> bool:
+    fits = found(pattern, name)
+    if fits is None:
+        raise _refusal("invalid or unsupported Perl syntax", pattern)
+    return fits
+
+
+def _check(pattern: str) -> None:
+    """Refuse what is no expression, in Go's words where those are easily told."""
     if (found := _UNSUPPORTED.search(pattern)) is not None:
         raise _refusal("invalid or unsupported Perl syntax", found[0])
     try:
-        return re.compile(pattern)
+        re.compile(pattern)
     except re.error as error:
         at = error.pos or 0
         for start, words, part in (

@@ -176,6 +176,14 @@ def test_labels_variables_and_tag_go_into_each_record() -> None:
     assert tag == "web/abababababab/i:1"
 
 
+def test_an_expression_that_goes_back_for_ever_elsewhere_ends() -> None:
+    made = container(
+        config=ContainerConfig(labels={"a" * 60 + "!": "1"}),
+        host=HostConfig(log_config=LogConfig(config={"labels-regex": "^(a+)+$"})),
+    )
+    assert logtag.attributes(made) == ()
+
+
 async def test_each_driver_has_its_place(core: Core) -> None:
     for driver, name in (("", "-json.log"), ("local", "local-logs/container.log")):
         made = container(host=HostConfig(log_config=LogConfig(type=driver)))

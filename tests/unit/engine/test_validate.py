@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hyperstack.engine import resources
 from hyperstack.engine.validate import validate
-from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
+from hyperstack.errors import HyperError, InternalError, InvalidParameter
 from hyperstack.model import (
     ContainerConfig,
     DeviceMapping,
@@ -111,11 +111,6 @@ def test_a_wrong_configuration_is_refused(config: ContainerConfig, words: str) -
 def test_a_wrong_or_impossible_option_is_refused(host: HostConfig, words: str) -> None:
     with pytest.raises(InvalidParameter, match=words):
         check(host=host)
-
-
-def test_a_log_driver_that_docker_has_and_we_have_not_is_named() -> None:
-    with pytest.raises(NotImplementedHere, match="gelf"):
-        check(host=HostConfig(log_config=LogConfig(type="gelf")))
 
 
 def test_a_wrong_mac_address_of_an_endpoint_is_refused() -> None:
