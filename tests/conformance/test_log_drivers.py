@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperstack.engine.journald import SOCKET
+from hyperstack.engine.logging.journald import SOCKET
 from tests.framework.host import Host
 
 SERVER = """

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.logfile import LogWriter
+from hyperstack.engine.logging.logfile import LogWriter
 from hyperstack.engine.sandbox import Sandbox
 from hyperstack.engine.session import InputGate
 from hyperstack.engine.spec import Streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from hyperstack.engine.core import Core
-from hyperstack.engine.logging import reader_for
+from hyperstack.engine.logging.drivers import reader_for
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import Container, LogQuery, LogRecord
 

@@ -25,7 +25,7 @@ from hyperstack.engine import (
 )
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.engine.logging import resume_log
+from hyperstack.engine.logging.drivers import resume_log
 from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.rows import SandboxRow, load_sandboxes
 from hyperstack.engine.sandbox import Sandbox

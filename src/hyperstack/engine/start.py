@@ -22,8 +22,8 @@ from hyperstack.engine import (
 )
 from hyperstack.engine.core import Core
 from hyperstack.engine.live import Live
-from hyperstack.engine.logfile import LogWriter
-from hyperstack.engine.logging import begin_log
+from hyperstack.engine.logging.drivers import begin_log
+from hyperstack.engine.logging.logfile import LogWriter
 from hyperstack.engine.record import in_any_case, record
 from hyperstack.engine.refusals import UNKNOWN, exit_code_of, start_error
 from hyperstack.engine.seccomp import filter_for

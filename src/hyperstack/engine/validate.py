@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from hyperstack.engine import devices, joining, resources, security
-from hyperstack.engine import logging as log_drivers
+from hyperstack.engine.logging import drivers as log_drivers
 from hyperstack.engine.stop import signal_number
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import (

@@ -14,7 +14,7 @@ from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.mounts import as_of
 from hyperstack.api.docker.schema.versions import as_meant
 from hyperstack.build.shell import go_quote
-from hyperstack.engine.logging import log_path
+from hyperstack.engine.logging.drivers import log_path
 from hyperstack.engine.update import UpdateConfig
 from hyperstack.errors import Conflict, HyperError, InternalError, InvalidParameter, NotFound
 from hyperstack.model import Container

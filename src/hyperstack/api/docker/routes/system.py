@@ -14,7 +14,7 @@ from hyperstack.api.docker.schema import system as schema
 from hyperstack.api.docker.schema.image import image_summary
 from hyperstack.api.docker.schema.listing import container_summary
 from hyperstack.api.docker.schema.volume import volume
-from hyperstack.engine.logging import DRIVERS
+from hyperstack.engine.logging.drivers import DRIVERS
 from hyperstack.errors import InvalidParameter
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperstack.engine import fluentd
-from hyperstack.engine.logqueue import Line, Partial, Terms
+from hyperstack.engine.logging import fluentd
+from hyperstack.engine.logging.sending import Line, Partial, Terms
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import StreamKind
 

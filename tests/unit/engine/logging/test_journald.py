@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperstack.engine import journald
-from hyperstack.engine.logqueue import Line, Partial, Terms
+from hyperstack.engine.logging import journald
+from hyperstack.engine.logging.sending import Line, Partial, Terms
 from hyperstack.errors import InternalError
 from hyperstack.model import ContainerConfig, HostConfig, LogConfig, StreamKind
 from tests.unit.engine.making import container

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from hyperstack.engine.logrotate import files_of
+from hyperstack.engine.logging.rotation import files_of
 
 CHUNK = 1 << 18
 """Bytes read at once."""

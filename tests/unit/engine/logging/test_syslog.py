@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperstack.engine import syslog
-from hyperstack.engine.logqueue import Line, Terms
+from hyperstack.engine.logging import syslog
+from hyperstack.engine.logging.sending import Line, Terms
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import StreamKind
 

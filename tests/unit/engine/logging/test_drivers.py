@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.engine import logging as drivers
-from hyperstack.engine import logtag
 from hyperstack.engine.core import Core
-from hyperstack.engine.logging import check
-from hyperstack.engine.logkept import parse_size, settle
+from hyperstack.engine.logging import drivers, tagging
+from hyperstack.engine.logging.drivers import check
+from hyperstack.engine.logging.kept import parse_size, settle
 from hyperstack.errors import InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import ContainerConfig, HostConfig, LogConfig, LogQuery, StreamKind
 from tests.unit.engine.making import added, container
@@ -171,8 +170,8 @@ def test_labels_variables_and_tag_go_into_each_record() -> None:
         config=ContainerConfig(labels={"a": "1", "bb": "2"}, env=("X=1", "YY=2", "Z"), image="i:1"),
         host=HostConfig(log_config=LogConfig(config=options)),
     )  # fmt: skip
-    assert dict(logtag.attributes(made)) == {"a": "1", "bb": "2", "X": "1", "YY": "2"}
-    tag = logtag.tag(made, "{{.Name}}/{{ .ID }}/{{.ImageName}}")
+    assert dict(tagging.attributes(made)) == {"a": "1", "bb": "2", "X": "1", "YY": "2"}
+    tag = tagging.tag(made, "{{.Name}}/{{ .ID }}/{{.ImageName}}")
     assert tag == "web/abababababab/i:1"
 
 
@@ -181,7 +180,7 @@ def test_an_expression_that_goes_back_for_ever_elsewhere_ends() -> None:
         config=ContainerConfig(labels={"a" * 60 + "!": "1"}),
         host=HostConfig(log_config=LogConfig(config={"labels-regex": "^(a+)+$"})),
     )
-    assert logtag.attributes(made) == ()
+    assert tagging.attributes(made) == ()
 
 
 async def test_each_driver_has_its_place(core: Core) -> None:

@@ -16,10 +16,10 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from hyperstack.engine import logqueue, logtag
-from hyperstack.engine.logline import stamp
-from hyperstack.engine.logqueue import Line, Terms
-from hyperstack.engine.logsocket import Datagrams
+from hyperstack.engine.logging import sending, tagging
+from hyperstack.engine.logging.jsonline import stamp
+from hyperstack.engine.logging.sending import Line, Terms
+from hyperstack.engine.logging.transport import Datagrams
 from hyperstack.errors import InternalError
 from hyperstack.ids import new_id
 from hyperstack.model import Container, StreamKind
@@ -79,7 +79,7 @@ class Journal(Datagrams):
         return True
 
 
-class Sender(logqueue.Sender):
+class Sender(sending.Sender):
     """One container's entries on their way to the journal."""
 
     name = "journald"
@@ -125,7 +125,7 @@ class Sender(logqueue.Sender):
 def sender(container: Container, terms: Terms) -> Sender:
     """Return the way of a container's lines into the journal. Raises InternalError."""
     options = container.host.log_config.config
-    tag = logtag.tag(container, options.get("tag") or logtag.DEFAULT)
+    tag = tagging.tag(container, options.get("tag") or tagging.DEFAULT)
     fields = {
         "CONTAINER_ID": container.id[:12],
         "CONTAINER_ID_FULL": container.id,
@@ -142,5 +142,5 @@ def attributes(container: Container) -> dict[str, str]:
 
     What no field may be called is left out, as journald does.
     """
-    named = ((key_of(key), value) for key, value in logtag.attributes(container))
+    named = ((key_of(key), value) for key, value in tagging.attributes(container))
     return {key: value for key, value in named if _KEY.match(key)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyperstack.engine import disks
-from hyperstack.engine.logfile import LogSettings, LogWriter
+from hyperstack.engine.logging.logfile import LogSettings, LogWriter
 from hyperstack.model import StreamKind
 
 OUT = StreamKind.STDOUT

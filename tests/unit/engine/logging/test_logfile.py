@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperstack.engine import logfile
-from hyperstack.engine.logfile import LogSettings, LogWriter
-from hyperstack.engine.logline import PART, escape, stamp
-from hyperstack.engine.logqueue import Line, Sender, Terms
-from hyperstack.engine.logread import LogReader, parse_time
-from hyperstack.engine.logrotate import files_of, shift
-from hyperstack.engine.logsocket import Connection
+from hyperstack.engine.logging import logfile
+from hyperstack.engine.logging.jsonline import PART, escape, stamp
+from hyperstack.engine.logging.logfile import LogSettings, LogWriter
+from hyperstack.engine.logging.reading import LogReader, parse_time
+from hyperstack.engine.logging.rotation import files_of, shift
+from hyperstack.engine.logging.sending import Line, Sender, Terms
+from hyperstack.engine.logging.transport import Connection
 from hyperstack.errors import InternalError
 from hyperstack.model import LogQuery, LogRecord, StreamKind
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperstack.engine.logtemplate import LONGEST, Value, fill
+from hyperstack.engine.logging.gotemplate import LONGEST, Value, fill
 from hyperstack.errors import InternalError
 
 VALUES: dict[str, Value] = {

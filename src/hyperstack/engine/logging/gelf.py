@@ -13,14 +13,14 @@ import socket
 import zlib
 from collections.abc import Callable, Mapping
 
-from hyperstack.engine import logqueue, logtag
-from hyperstack.engine.logline import escape, stamp
-from hyperstack.engine.logqueue import Line, Terms
-from hyperstack.engine.logsocket import Address, Connection, dial, parse_url
+from hyperstack.engine.logging import sending, tagging
+from hyperstack.engine.logging.jsonline import escape, stamp
+from hyperstack.engine.logging.sending import Line, Terms
+from hyperstack.engine.logging.transport import Address, Connection, dial, parse_url
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import Container, StreamKind
 
-OPTIONS = logtag.OPTIONS | {
+OPTIONS = tagging.OPTIONS | {
     "gelf-address",
     "gelf-compression-level",
     "gelf-compression-type",
@@ -116,7 +116,7 @@ def chunks_of(message: bytes) -> list[bytes]:
     ]
 
 
-class Sender(logqueue.Sender):
+class Sender(sending.Sender):
     """One container's messages on their way to a GELF server."""
 
     name = "gelf"
@@ -177,9 +177,9 @@ def sender(container: Container, terms: Terms) -> Sender:
         "_image_id": container.image_id,
         "_image_name": container.config.image,
         "_command": " ".join((container.path, *container.args)),
-        "_tag": logtag.tag(container, options.get("tag") or logtag.DEFAULT),
+        "_tag": tagging.tag(container, options.get("tag") or tagging.DEFAULT),
         "_created": stamp(container.created_ns),
     }
-    for key, value in logtag.attributes(container):
+    for key, value in tagging.attributes(container):
         fields[key if key.startswith("_") else f"_{key}"] = value
     return Sender(options, fields, terms)

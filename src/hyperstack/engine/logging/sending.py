@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 
-from hyperstack.engine.logsocket import Connection
+from hyperstack.engine.logging.transport import Connection
 from hyperstack.errors import HyperError
 from hyperstack.model import StreamKind
 

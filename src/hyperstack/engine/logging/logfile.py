@@ -19,7 +19,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperstack.engine.logline import (
+from hyperstack.engine.logging.jsonline import (
     PART,
     escape,
     escape_all_but_newlines,
@@ -27,8 +27,8 @@ from hyperstack.engine.logline import (
     parts,
     stamp,
 )
-from hyperstack.engine.logqueue import Line, Partial, Sender
-from hyperstack.engine.logrotate import Compressor, shift
+from hyperstack.engine.logging.rotation import Compressor, shift
+from hyperstack.engine.logging.sending import Line, Partial, Sender
 from hyperstack.errors import InternalError
 from hyperstack.ids import new_id
 from hyperstack.model import StreamKind

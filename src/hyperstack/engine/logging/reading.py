@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import msgspec
 
-from hyperstack.engine.logfile import LogWriter
-from hyperstack.engine.logrotate import files_of
-from hyperstack.engine.logscan import (
+from hyperstack.engine.logging.logfile import LogWriter
+from hyperstack.engine.logging.rotation import files_of
+from hyperstack.engine.logging.scanning import (
     LONGEST,
     LogFile,
     count_before,

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hyperstack.engine import logqueue, logtag
-from hyperstack.engine.logqueue import Line, Terms
-from hyperstack.engine.logsocket import Connection, dial, parse_url
+from hyperstack.engine.logging import sending, tagging
+from hyperstack.engine.logging.sending import Line, Terms
+from hyperstack.engine.logging.transport import Connection, dial, parse_url
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import Container, StreamKind
 
-OPTIONS = logtag.OPTIONS | {
+OPTIONS = tagging.OPTIONS | {
     "syslog-address",
     "syslog-facility",
     "syslog-format",
@@ -156,7 +156,7 @@ def _opened(error: Exception, path: str) -> str:
     return str(error)
 
 
-class Sender(logqueue.Sender):
+class Sender(sending.Sender):
     """One container's messages on their way to a syslog server."""
 
     name = "syslog"
@@ -193,4 +193,4 @@ async def _local() -> Connection:
 def sender(container: Container, terms: Terms) -> Sender:
     """Return the way of a container's lines to its syslog server. Raises HyperError."""
     options = container.host.log_config.config
-    return Sender(options, logtag.tag(container, options.get("tag") or logtag.DEFAULT), terms)
+    return Sender(options, tagging.tag(container, options.get("tag") or tagging.DEFAULT), terms)

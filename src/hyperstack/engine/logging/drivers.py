@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperstack.engine import fluentd, gelf, journald, logtag, syslog
 from hyperstack.engine.core import Core
-from hyperstack.engine.logfile import LogSettings, LogWriter
-from hyperstack.engine.logkept import CACHE, flag, parse_size, settle
-from hyperstack.engine.logqueue import Sender, Terms
-from hyperstack.engine.logread import LogReader
+from hyperstack.engine.logging import fluentd, gelf, journald, syslog, tagging
+from hyperstack.engine.logging.kept import CACHE, flag, parse_size, settle
+from hyperstack.engine.logging.logfile import LogSettings, LogWriter
+from hyperstack.engine.logging.reading import LogReader
+from hyperstack.engine.logging.sending import Sender, Terms
 from hyperstack.errors import HyperError, InternalError, InvalidParameter, NotImplementedHere
 from hyperstack.model import Container, LogConfig, LogQuery, LogRecord
 
@@ -43,8 +43,8 @@ _DRIVERS = {
         sender=gelf.sender,
         unknown='unknown log opt "{}" for {} log driver',
     ),
-    "journald": _Driver(options=logtag.OPTIONS, sender=journald.sender),
-    "json-file": _Driver(options=_FILES | logtag.OPTIONS),
+    "journald": _Driver(options=tagging.OPTIONS, sender=journald.sender),
+    "json-file": _Driver(options=_FILES | tagging.OPTIONS),
     "local": _Driver(options=_FILES, unknown="unknown log opt '{}' for log driver {}"),
     "none": _Driver(),
     "syslog": _Driver(options=syslog.OPTIONS, check=syslog.check, sender=syslog.sender),
@@ -173,9 +173,9 @@ def _attributes(container: Container) -> dict[str, str]:
     config = container.host.log_config
     if config.type == "journald":
         return journald.attributes(container)
-    found = dict(logtag.attributes(container))
+    found = dict(tagging.attributes(container))
     if config.type in ("", "json-file") and "tag" in config.config:
-        found["tag"] = logtag.tag(container, config.config["tag"])
+        found["tag"] = tagging.tag(container, config.config["tag"])
     return found
 
 
@@ -196,6 +196,6 @@ def reader_for(core: Core, container: Container, query: LogQuery) -> AsyncIterat
 
 def _check_start(container: Container) -> None:
     settle(container.host.log_config)
-    logtag.attributes(container)
+    tagging.attributes(container)
     if template := container.host.log_config.config.get("tag"):
-        logtag.tag(container, template)
+        tagging.tag(container, template)

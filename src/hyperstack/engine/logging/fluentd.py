@@ -16,15 +16,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hyperstack.engine import logqueue, logtag
-from hyperstack.engine.logkept import parse_boolean, parse_size
-from hyperstack.engine.logqueue import Line, Terms
-from hyperstack.engine.logsocket import Address, Connection, Stream, dial, parse_url
+from hyperstack.engine.logging import sending, tagging
+from hyperstack.engine.logging.kept import parse_boolean, parse_size
+from hyperstack.engine.logging.sending import Line, Terms
+from hyperstack.engine.logging.transport import Address, Connection, Stream, dial, parse_url
 from hyperstack.errors import InvalidParameter
 from hyperstack.model import Container
 from hyperstack.until import parse_duration
 
-OPTIONS = logtag.OPTIONS | {
+OPTIONS = tagging.OPTIONS | {
     "fluentd-address",
     "fluentd-async",
     "fluentd-async-reconnect-interval",
@@ -142,7 +142,7 @@ class Confirmed(Connection):
         self._stream.close()
 
 
-class Sender(logqueue.Sender):
+class Sender(sending.Sender):
     """One container's events on their way to Fluentd."""
 
     name = "fluentd"
@@ -231,8 +231,8 @@ def _raw_text(text: bytes) -> bytes:
 def sender(container: Container, terms: Terms) -> Sender:
     """Return the way of a container's lines to Fluentd. Raises HyperError."""
     options = container.host.log_config.config
-    tag = logtag.tag(container, options.get("tag") or logtag.DEFAULT)
+    tag = tagging.tag(container, options.get("tag") or tagging.DEFAULT)
     fields = {"container_id": container.id, "container_name": f"/{container.name}"}
     if limit := options.get("fluentd-buffer-limit"):
         terms = Terms(blocking=terms.blocking, bound=min(terms.bound, parse_size(limit)))
-    return Sender(options, tag, fields, dict(logtag.attributes(container)), terms)
+    return Sender(options, tag, fields, dict(tagging.attributes(container)), terms)

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from hyperstack.engine import gelf
-from hyperstack.engine.logqueue import Line, Terms
+from hyperstack.engine.logging import gelf
+from hyperstack.engine.logging.sending import Line, Terms
 from hyperstack.errors import InternalError, InvalidParameter
 from hyperstack.model import ContainerConfig, HostConfig, LogConfig, StreamKind
 from tests.unit.engine.making import container

@@ -1,7 +1,7 @@
 """What ``labels``, ``env`` and ``tag`` of a container's log options come to.
 
 ``tag`` is a Go template over what moby knows of the container (``logger.Info``); its actions are in
-``logtemplate.py``.
+``gotemplate.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import socket
 from datetime import UTC, datetime
 
-from hyperstack.engine import logtemplate
+from hyperstack.engine.logging import gotemplate
 from hyperstack.engine.pattern import found
 from hyperstack.errors import InternalError
 from hyperstack.model import Container
@@ -75,10 +75,10 @@ def _refusal(words: str, part: str) -> InternalError:
 
 def tag(container: Container, template: str) -> str:
     """Fill in a tag's template. Raises InternalError in the words of Go."""
-    return logtemplate.fill(template, _values(container))
+    return gotemplate.fill(template, _values(container))
 
 
-def _values(container: Container) -> dict[str, logtemplate.Value]:
+def _values(container: Container) -> dict[str, gotemplate.Value]:
     config = container.config
     created = datetime.fromtimestamp(container.created_ns // 10**9, UTC)
     fraction = f".{container.created_ns % 10**9:09d}".rstrip("0").rstrip(".")
