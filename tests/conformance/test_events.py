@@ -129,6 +129,8 @@ def _common(lines: list[str]) -> list[str]:
 def test_the_same_actions_are_told_of_here_as_at_dockerd(
     host: Host, reference: Reference, tmp_path: Path, name: str
 ) -> None:
+    for engine in (reference, host):
+        engine.docker("image", "prune", "-f")  # what others left would be told of
     try:
         theirs = _masked(_events(SCRIPTS[name], reference.url, tmp_path / "docker"))
         ours = _masked(_events(SCRIPTS[name], host.url, tmp_path / "hyper"))

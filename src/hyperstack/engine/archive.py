@@ -333,8 +333,8 @@ async def changes(core: Core, container: Container) -> list[messages.Change]:
     live = core.live.get(container.id)
     try:
         return await _changes(core, container)
-    except GuestError:
-        if live is None or not live.ended.done():
+    except GuestError as failure:
+        if live is None or not live.explains(failure):
             raise
     # Its sandbox has ended, and with it the answer: its disk knows as well.
     with contextlib.suppress(TimeoutError):

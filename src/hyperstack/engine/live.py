@@ -8,6 +8,7 @@ has been drained.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from hyperstack.engine.session import InputGate
 from hyperstack.engine.spec import Streams
 from hyperstack.errors import GuestError, HyperError
 from hyperstack.guest import messages
-from hyperstack.guest.client import AgentClient, OutputStream
+from hyperstack.guest.client import AgentClient, AgentFailure, OutputStream
 from hyperstack.model import Container, StreamKind
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,15 @@ class Live:
                 self.ended.set_result(state)
         elif (future := self.exec_ended.get(state.handle)) is not None and not future.done():
             future.set_result(state)
+
+    def explains(self, failure: GuestError) -> bool:
+        """Tell whether a request failed since the container has ended, of which word may come later."""
+        if self.ended.done():
+            return True
+        if not isinstance(failure, AgentFailure):
+            return False
+        unknown = failure.errno == errno.ENOENT and failure.stage == messages.Stage.OTHER
+        return unknown or failure.errno == errno.ESRCH
 
     def machine_gone(self) -> None:
         """The VMM has ended; if the process had not, this is how it ended."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -243,7 +244,10 @@ def _flags(letters: str) -> int:
 @functools.lru_cache(maxsize=1024)
 def _single(word: str, flags: int) -> Callable[[str], object]:
     try:
-        return re.compile(word, flags | re.ASCII).fullmatch
+        with warnings.catch_warnings():
+            # A bracket in brackets is one character to both, as long as Python only warns of it.
+            warnings.simplefilter("ignore", FutureWarning)
+            return re.compile(word, flags | re.ASCII).fullmatch
     except re.error as error:
         raise PatternError(str(error)) from error
 

@@ -26,7 +26,7 @@ async def pause(core: Core, container: Container) -> None:
             freeze = messages.Freeze(id=container.id, frozen=True)
             await live.sandbox.call(messages.Op.FREEZE, freeze)
         except GuestError as error:
-            if not live.ended.done():
+            if not live.explains(error):
                 raise
             raise Conflict(f"container {container.id} is not running") from error
         container.state.status = Status.PAUSED

@@ -140,8 +140,8 @@ async def _apply(core: Core, container: Container) -> None:
     message = messages.Update(id=container.id, limits=told)
     try:
         await live.sandbox.call(messages.Op.UPDATE, message)
-    except GuestError:
-        if not live.ended.done():
+    except GuestError as failure:
+        if not live.explains(failure):
             raise
         return  # it has ended meanwhile: its next start has the new limits
     if siblings.others(live.sandbox, container.id):

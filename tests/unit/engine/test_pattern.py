@@ -40,6 +40,7 @@ def test_an_expression_made_to_take_for_ever_takes_no_time() -> None:
         assert found(f"^{pattern}", "a" * 200 + "!") is False
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the test's own use of re
 @given(st.text("ab|()*+?[]^$.{1,2}\\", max_size=12), st.text("ab.(\n", max_size=8))
 def test_whatever_is_an_expression_to_both_is_found_by_both(pattern: str, text: str) -> None:
     verdict = found(pattern, text)

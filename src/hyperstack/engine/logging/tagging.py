@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import warnings
 from datetime import UTC, datetime
 
 from hyperstack.engine.logging import gotemplate
@@ -54,7 +55,9 @@ def _check(pattern: str) -> None:
     if (found := _UNSUPPORTED.search(pattern)) is not None:
         raise _refusal("invalid or unsupported Perl syntax", found[0])
     try:
-        re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            re.compile(pattern)
     except re.error as error:
         at = error.pos or 0
         for start, words, part in (
