@@ -115,8 +115,10 @@ static int update_work(void *argument, struct writer *answer, struct failure *fa
     char path[CONTAINER_PATH];
     snprintf(path, sizeof path, "/sys/fs/cgroup/c/%s", spec->id);
     struct cgroup cgroup = {.dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (cgroup.dir < 0) /* it has ended meanwhile */
-        return fail_errno(failure, STAGE_CGROUP, errno == ENOENT ? ESRCH : errno, "opening %s", path);
+    if (cgroup.dir < 0) { /* it may have ended meanwhile */
+        int error = errno == ENOENT ? ESRCH : errno;
+        return fail_errno(failure, STAGE_CGROUP, error, "opening %s", path);
+    }
     return cgroup_limit(&cgroup, spec->id, &spec->limits, failure);
 }
 

@@ -189,7 +189,7 @@ class Live:
             future.set_result(state)
 
     def explains(self, failure: GuestError) -> bool:
-        """Tell whether a request failed since the container has ended, of which word may come later."""
+        """Tell whether a request failed since the container has ended, whatever came first."""
         if self.ended.done():
             return True
         if not isinstance(failure, AgentFailure):
