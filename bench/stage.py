@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import own_cpu
+from bench.measure import ended, own_cpu
 from tests.framework.host import DOCKER, Host, NetworkNamespace
 from tests.framework.images import busybox_tar
 
@@ -57,7 +57,7 @@ class Stage:
 
     def call(self, *words: str, url: str = "") -> None:
         """Run a docker CLI to its end. Raises RuntimeError if it fails."""
-        if self.spawn(*words, url=url).wait(300):
+        if ended(self.spawn(*words, url=url), 300):
             raise RuntimeError(f"docker {' '.join(words)} failed:\n{self.host.log.read_text()}")
 
     def prepare(self) -> None:
@@ -81,7 +81,7 @@ class Stage:
                     self.spawn("run", "-d", "-m", "448m", "--name", name, IMAGE, *IDLE, url=url)
                     for name in names[start : start + 4]
                 ]
-                codes = [process.wait(120) for process in group]
+                codes = [ended(process, 120) for process in group]
                 if any(codes):
                     raise RuntimeError(f"a start failed:\n{self.host.log.read_text()[-4000:]}")
             yield names

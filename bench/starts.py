@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bench.measure import Outcome, repeat
+from bench.measure import Outcome, ended, repeat
 from bench.stage import IMAGE, Stage
 
 CORES = os.cpu_count() or 1
@@ -25,7 +25,7 @@ def twenty(stage: Stage) -> Outcome:
 
     def once(url: str) -> None:
         started = [stage.spawn(*TRUE, url=url) for _ in range(20)]
-        codes = [process.wait(120) for process in started]
+        codes = [ended(process, 120) for process in started]
         if any(codes):
             raise RuntimeError("a docker run failed")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.measure import Outcome, cpu_of, own_cpu, percentile, pss, rate, repeat, resident
+from bench.measure import Outcome, cpu_of, ended, own_cpu, percentile, pss, rate, repeat, resident
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
@@ -58,3 +58,12 @@ def test_cpu_of_children_counts_once_they_are_reaped() -> None:
 def test_memory_of_a_process_is_in_bytes() -> None:
     assert 1_000_000 < pss(os.getpid()) < 10_000_000_000
     assert 1_000_000 < resident(os.getpid()) < 10_000_000_000
+
+
+def test_a_wait_for_a_client_gives_its_code_and_has_a_bound() -> None:
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as quick:
+        assert ended(quick, 10) == 3
+    with subprocess.Popen(["sleep", "60"]) as slow:
+        with pytest.raises(TimeoutError):
+            ended(slow, 0.1)
+        slow.kill()
